@@ -1,0 +1,38 @@
+# Everything is set up in .venv on first use; `make train` and `make test` need Python 3.11 and g++ alone.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h' -o -name '*.inc')
+CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h')
+
+.PHONY: install train test lint format clean
+
+install: .venv/.built
+
+.venv/.dependencies: requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements.lock
+	touch $@
+
+.venv/.built: .venv/.dependencies $(SOURCES)
+	$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+train: install
+	$(BIN)/polybeast-moe train configs/quickstart.yaml
+
+test: install
+	$(BIN)/pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CXX_FILES)
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_FILES)
+
+clean:
+	rm -rf .venv build *.egg-info polybeast_moe/*.so
