@@ -6,17 +6,40 @@ files and command-line overrides is `polybeast_moe.config_files`.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    Tag,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from polybeast_moe.errors import nearest
 
 SEMANTIC_EXPERTS = ("survival", "combat", "exploration", "general")
+
+
+MISFIT = "misfit"
+
+
+def _misfit(at: tuple[str | int, ...], what: str) -> PydanticCustomError:
+    """Returns the error for values that are each valid but do not go together; `at` is the key to blame."""
+    return PydanticCustomError(MISFIT, "{what}", {"at": at, "what": what})
 
 
 class Section(BaseModel):
     """A part of the configuration: unknown keys are errors, values never change after validation."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, allow_inf_nan=False)
 
 
 class EnvConfig(Section):
@@ -141,13 +164,48 @@ class Ramp(Section):
         return self
 
 
-Schedule = float | Ramp
+def _number_or_ramp(value: Any) -> str:
+    """Chooses the form that the user meant, so that an error speaks of that form alone."""
+    return "<ramp>" if isinstance(value, Ramp | dict) else "<number>"
+
+
+def _number_ramp_or_target(value: Any) -> str:
+    if isinstance(value, EntropyTarget) or (isinstance(value, dict) and "target_alpha_entropy" in value):
+        return "<target>"
+    return _number_or_ramp(value)
+
+
+_Number = Annotated[float, Tag("<number>")]
+_Ramp = Annotated[Ramp, Tag("<ramp>")]
+Schedule = Annotated[_Number | _Ramp, Discriminator(_number_or_ramp)]
 
 
 class EntropyTarget(Section):
-    """Closed loop: the temperature is steered so that alpha entropy (nats) follows this schedule."""
+    """Closed loop: the temperature is steered so that alpha entropy (nats) follows this schedule.
+
+    Each update multiplies the temperature by exp(gain * (target - alpha entropy)), kept within `bounds`.
+    """
 
     target_alpha_entropy: Schedule
+    gain: PositiveFloat = 0.1
+    bounds: tuple[PositiveFloat, PositiveFloat] = (0.05, 10.0)
+
+    @model_validator(mode="after")
+    def _bounds_ordered(self) -> EntropyTarget:
+        if self.bounds[0] >= self.bounds[1]:
+            raise ValueError("bounds: the first must be below the second")
+        return self
+
+
+Temperature = Annotated[
+    _Number | _Ramp | Annotated[EntropyTarget, Tag("<target>")], Discriminator(_number_ramp_or_target)
+]
+
+
+def _ends(schedule: Schedule) -> tuple[float, float]:
+    """Returns a schedule's lowest and highest value."""
+    values = (schedule.from_, schedule.to) if isinstance(schedule, Ramp) else (schedule, schedule)
+    return min(values), max(values)
 
 
 class Until(Section):
@@ -170,21 +228,31 @@ class Until(Section):
         return self
 
 
+def _no_less_than_zero(schedule: Schedule) -> Schedule:
+    low, _ = _ends(schedule)
+    if low < 0:
+        raise ValueError(f"must not be below 0 (got {low:g})")
+    return schedule
+
+
+Weight = Annotated[Schedule, AfterValidator(_no_less_than_zero)]
+
+
 class AlphaEntropyLoss(Section):
     """A penalty on (minimize) or bonus for (maximize) the mean alpha entropy."""
 
-    weight: Schedule
+    weight: Weight
     direction: Literal["minimize", "maximize"] = "minimize"
 
 
 class LossWeights(Section):
     """Weights of the losses in a phase; each may be a constant or a schedule over the phase."""
 
-    policy: Schedule = 1.0
-    baseline: Schedule = 0.5
-    entropy: Schedule = 0.01
+    policy: Weight = 1.0
+    baseline: Weight = 0.5
+    entropy: Weight = 0.01
     alpha_entropy: AlphaEntropyLoss | None = None
-    load_balance: Schedule = 0.0
+    load_balance: Weight = 0.0
 
 
 class PhaseConfig(Section):
@@ -193,20 +261,45 @@ class PhaseConfig(Section):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     until: Until
     routing: Literal["softmax", "sparsemax"]
-    temperature: Schedule | EntropyTarget = 1.0
-    learning_rate: Schedule = 5e-4
+    temperature: Temperature = 1.0
+    learning_rate: Weight = 5e-4
     losses: LossWeights = LossWeights()
+
+    @field_validator("temperature")
+    @classmethod
+    def _above_zero(cls, value: Temperature) -> Temperature:
+        if not isinstance(value, EntropyTarget) and _ends(value)[0] <= 0:
+            raise ValueError(f"must stay above 0 (got {_ends(value)[0]:g})")
+        return value
 
     @model_validator(mode="after")
     def _no_fight(self) -> PhaseConfig:
         if isinstance(self.temperature, EntropyTarget) and self.losses.alpha_entropy is not None:
             raise ValueError("a target_alpha_entropy and an alpha_entropy loss fight each other: keep one")
-        values = [self.temperature] if not isinstance(self.temperature, EntropyTarget) else []
-        for ends in values:
-            low = min(ends.from_, ends.to) if isinstance(ends, Ramp) else ends
-            if low <= 0:
-                raise ValueError(f"temperature must stay above 0 (got {low:g})")
         return self
+
+    @model_validator(mode="after")
+    def _ramps_need_a_known_end(self) -> PhaseConfig:
+        ramps = [key for key, schedule in self.schedules().items() if isinstance(schedule, Ramp)]
+        if self.until.metric is not None and ramps:
+            raise ValueError(
+                f"{ramps[0]} is a ramp, but a phase that ends at a metric's threshold has no length known in advance: "
+                "use a constant, or end the phase at a total of frames or episodes"
+            )
+        return self
+
+    def schedules(self) -> dict[str, Schedule]:
+        """Returns every scalar of the phase that may move, by dotted key."""
+        temperature, losses = self.temperature, self.losses
+        return {
+            "temperature": temperature.target_alpha_entropy if isinstance(temperature, EntropyTarget) else temperature,
+            "learning_rate": self.learning_rate,
+            "losses.policy": losses.policy,
+            "losses.baseline": losses.baseline,
+            "losses.entropy": losses.entropy,
+            "losses.alpha_entropy": losses.alpha_entropy.weight if losses.alpha_entropy is not None else 0.0,
+            "losses.load_balance": losses.load_balance,
+        }
 
 
 class Bound(Section):
@@ -262,23 +355,43 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _phases_and_targets_agree(self) -> RunConfig:
         names = [phase.name for phase in self.phases]
-        if len(set(names)) != len(names):
-            raise ValueError("phase names must differ")
-        for unknown in set(self.targets) - set(names):
-            raise ValueError(f"targets name a phase that does not exist: {unknown!r}")
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise _misfit(("phases", index, "name"), f"phase names must differ: {name} is taken")
+        for name in self.targets:
+            if name not in names:
+                raise _misfit(("targets", name), f"there is no such phase{nearest(name, names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_follow_each_other(self) -> RunConfig:
         for key in ("episodes", "frames"):
-            ends = [getattr(phase.until, key) for phase in self.phases if getattr(phase.until, key) is not None]
-            if ends != sorted(set(ends)):
-                raise ValueError(f"until.{key} counts from the start of the run and must grow from phase to phase")
+            highest = 0
+            for index, phase in enumerate(self.phases):
+                end = getattr(phase.until, key)
+                if end is not None and end <= highest:
+                    what = f"counts from the start of the run: {end} must be above the earlier phase's {highest}"
+                    raise _misfit(("phases", index, "until", key), what)
+                highest = end or highest
+        return self
+
+    @model_validator(mode="after")
+    def _entropy_targets_can_be_reached(self) -> RunConfig:
+        highest = math.log(len(self.policy.experts))
+        for index, phase in enumerate(self.phases):
+            if isinstance(phase.temperature, EntropyTarget):
+                low, high = _ends(phase.temperature.target_alpha_entropy)
+                if low < 0 or high > highest:
+                    at = ("phases", index, "temperature", "target_alpha_entropy")
+                    raise _misfit(at, f"must lie between 0 and ln(number of experts) = {highest:.3f} nats")
         return self
 
     @model_validator(mode="after")
     def _batch_is_made_of_whole_rounds(self) -> RunConfig:
-        if self.learner.slots_per_batch % self.runtime.groups:
-            raise ValueError(
-                f"learner.slots_per_batch ({self.learner.slots_per_batch}) must be a multiple of runtime.groups "
-                f"({self.runtime.groups}) in inline mode"
-            )
+        slots, groups = self.learner.slots_per_batch, self.runtime.groups
+        if slots % groups:
+            what = f"{slots} must be a multiple of runtime.groups ({groups}) in inline mode"
+            raise _misfit(("learner", "slots_per_batch"), what)
         return self
 
     def to_plain(self) -> dict[str, Any]:

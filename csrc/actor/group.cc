@@ -1,0 +1,239 @@
+#include "actor/group.h"
+
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "nethack/conditions.h"
+
+namespace pbm::actor {
+namespace {
+
+using nethack::Game;
+using nethack::kColumns;
+using nethack::kRows;
+
+constexpr int kFatal = -2;          // how_done of an episode that NetHack itself gave up
+constexpr int kStartAttempts = 16;  // seeds to try before a group gives up on starting a game
+
+std::uint64_t splitmix64(std::uint64_t x) noexcept {
+  x += 0x9e3779b97f4a7c15ULL;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
+  return x ^ (x >> 31);
+}
+
+double entropy(const float* alpha, std::size_t experts) noexcept {
+  double total = 0.0;
+  for (std::size_t e = 0; e < experts; ++e) {
+    if (alpha[e] > 0.0f) total -= static_cast<double>(alpha[e]) * std::log(static_cast<double>(alpha[e]));
+  }
+  return total;
+}
+
+// A row is what follows the leading dimensions: (t, k) has two, an entry of a list one.
+Column column(const shm::RolloutLayout& layout, const std::string& name, std::size_t leading_dimensions) {
+  const shm::Field& field = layout.field(name);
+  std::size_t row_bytes = shm::item_size(field.dtype);
+  for (std::size_t i = leading_dimensions; i < field.shape.size(); ++i) row_bytes *= field.shape[i];
+  return {field.offset, row_bytes};
+}
+
+// The square of side `side` around (x, y); squares beyond the map hold kMaxGlyph.
+void cut_crop(const std::int16_t* glyphs, long x, long y, std::size_t side, std::int16_t* crop) {
+  const long half = static_cast<long>(side / 2), width = static_cast<long>(side);
+  const long left = x - half;
+  const long from = std::max(0L, -left), to = std::min(width, kColumns - left);
+  for (long r = 0; r < width; ++r, crop += side) {
+    const long map_row = y - half + r;
+    if (map_row < 0 || map_row >= kRows || from >= to) {
+      std::fill_n(crop, side, nethack::kMaxGlyph);
+      continue;
+    }
+    std::fill(crop, crop + from, nethack::kMaxGlyph);
+    std::copy(glyphs + map_row * kColumns + left + from, glyphs + map_row * kColumns + left + to, crop + from);
+    std::fill(crop + to, crop + width, nethack::kMaxGlyph);
+  }
+}
+
+}  // namespace
+
+nethack::Seeds episode_seeds(std::uint64_t run_seed, std::uint64_t game, std::uint64_t episode) noexcept {
+  const std::uint64_t root = splitmix64(splitmix64(splitmix64(run_seed) ^ game) ^ episode);
+  // 63 bits: NLE's own seeds are below sys.maxsize, and they go through signed columns.
+  return {.core = splitmix64(root ^ 1) >> 1, .disp = splitmix64(root ^ 2) >> 1, .level_generation = std::nullopt};
+}
+
+Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const nethack::GameSettings& settings,
+             const std::filesystem::path& directory, const shm::RolloutLayout& layout, std::uint64_t run_seed,
+             std::uint64_t first_game, std::uint64_t first_episode)
+    : shape_(layout.shape()), run_seed_(run_seed) {
+  if (settings.keys.size() != shape_.actions) throw std::invalid_argument("the layout's actions are not the game's keys");
+  if (shape_.condition_words != nethack::condition_words()) {
+    throw std::invalid_argument("the layout's condition words are not the engine's");
+  }
+  for (std::size_t k = 0; k < shape_.games; ++k) {
+    Player player;
+    player.number = first_game + k;
+    player.next_episode = first_episode;
+    player.game = std::make_unique<Game>(library, settings, directory / ("game-" + std::to_string(player.number)));
+    players_.push_back(std::move(player));
+  }
+  observation_ = observation_columns(layout, "", 2);
+  final_observation_ = observation_columns(layout, "final_", 1);
+  first_ = column(layout, "first", 2);
+  previous_action_ = column(layout, "previous_action", 2);
+  action_ = column(layout, "action", 2);
+  alpha_ = column(layout, "alpha", 2);
+  reward_ = column(layout, "reward", 2);
+  terminated_ = column(layout, "terminated", 2);
+  truncated_ = column(layout, "truncated", 2);
+  final_count_ = column(layout, "final_count", 1);
+  final_step_ = column(layout, "final_step", 1);
+  final_game_ = column(layout, "final_game", 1);
+  final_previous_action_ = column(layout, "final_previous_action", 1);
+  record_count_ = column(layout, "record_count", 1);
+  record_step_ = column(layout, "record_step", 1);
+  record_game_ = column(layout, "record_game", 1);
+  record_how_done_ = column(layout, "record_how_done", 1);
+  record_score_ = column(layout, "record_score", 1);
+  record_score_after_end_ = column(layout, "record_score_after_end", 1);
+  record_length_ = column(layout, "record_length", 1);
+  record_depth_ = column(layout, "record_depth", 1);
+  record_turns_ = column(layout, "record_turns", 1);
+  record_seed_core_ = column(layout, "record_seed_core", 1);
+  record_seed_disp_ = column(layout, "record_seed_disp", 1);
+  record_return_ = column(layout, "record_return", 1);
+  record_alpha_entropy_ = column(layout, "record_alpha_entropy", 1);
+}
+
+Group::ObservationColumns Group::observation_columns(const shm::RolloutLayout& layout, const std::string& prefix,
+                                                     std::size_t leading_dimensions) {
+  ObservationColumns columns;
+  columns.glyph_crop = column(layout, prefix + "glyph_crop", leading_dimensions);
+  if (layout.shape().store_glyphs) columns.glyphs = column(layout, prefix + "glyphs", leading_dimensions);
+  columns.blstats = column(layout, prefix + "blstats", leading_dimensions);
+  columns.message = column(layout, prefix + "message", leading_dimensions);
+  columns.conditions = column(layout, prefix + "conditions", leading_dimensions);
+  return columns;
+}
+
+void Group::open(std::uint8_t* slot) {
+  if (!started_) {
+    for (Player& player : players_) start_episode(player);
+    started_ = true;
+  }
+  *row<std::int32_t>(slot, final_count_, 0) = 0;
+  *row<std::int32_t>(slot, record_count_, 0) = 0;
+  for (std::size_t k = 0; k < players_.size(); ++k) write_row(slot, 0, k);
+}
+
+void Group::step(std::uint8_t* slot, std::size_t t) {
+  if (!started_ || t >= shape_.unroll) throw std::logic_error("step outside an open slot");
+  const std::size_t games = players_.size();
+  for (std::size_t k = 0; k < games; ++k) {
+    Player& player = players_[k];
+    const std::size_t cell = t * games + k;
+    const std::int32_t action = *row<std::int32_t>(slot, action_, cell);
+    if (action < 0 || static_cast<std::size_t>(action) >= shape_.actions) {
+      throw std::out_of_range("action " + std::to_string(action) + " of game " + std::to_string(player.number) +
+                              " is not one of " + std::to_string(shape_.actions));
+    }
+    player.alpha_entropy_sum += entropy(row<float>(slot, alpha_, cell), shape_.experts);
+    const nethack::StepResult result = play(player, action);
+    *row<float>(slot, reward_, cell) = static_cast<float>(result.reward);
+    *row<std::uint8_t>(slot, terminated_, cell) = result.terminated;
+    *row<std::uint8_t>(slot, truncated_, cell) = result.truncated;
+    player.previous_action = action;
+    player.first = false;
+    if (result.terminated || result.truncated) {
+      if (result.truncated) write_final(slot, t, k);
+      write_record(slot, t, k);
+      start_episode(player);
+    }
+    write_row(slot, t + 1, k);
+  }
+}
+
+nethack::StepResult Group::play(Player& player, std::int32_t action) {
+  try {
+    return player.game->step(action);
+  } catch (const nethack::FatalGameError& error) {
+    ++fatal_games_;
+    last_fatal_reason_ = error.what();
+    player.game->fail(kFatal);
+    return {.reward = 0.0, .terminated = true, .truncated = false};
+  }
+}
+
+void Group::start_episode(Player& player) {
+  for (int attempt = 0;; ++attempt) {
+    try {
+      player.game->reset(episode_seeds(run_seed_, player.number, player.next_episode++));
+      break;
+    } catch (const nethack::FatalGameError& error) {
+      ++fatal_games_;
+      last_fatal_reason_ = error.what();
+      if (attempt + 1 == kStartAttempts) throw;
+    }
+  }
+  player.alpha_entropy_sum = 0.0;
+  player.previous_action = static_cast<std::int32_t>(shape_.actions);  // none
+  player.first = true;
+}
+
+void Group::write_observation(std::uint8_t* slot, const ObservationColumns& columns, std::size_t index,
+                              const Game& game) const {
+  const nethack::ObservationBuffers& seen = game.observation();
+  static_assert(sizeof(long) == sizeof(std::int64_t));
+  const auto* blstats = reinterpret_cast<const std::int64_t*>(seen.blstats.data());
+  cut_crop(seen.glyphs.data(), seen.blstats[nethack::blstat::kX], seen.blstats[nethack::blstat::kY], shape_.crop,
+           row<std::int16_t>(slot, columns.glyph_crop, index));
+  if (shape_.store_glyphs) {
+    std::memcpy(row<std::int16_t>(slot, columns.glyphs, index), seen.glyphs.data(), sizeof seen.glyphs);
+  }
+  std::memcpy(row<std::int64_t>(slot, columns.blstats, index), blstats, sizeof seen.blstats);
+  std::memcpy(row<std::uint8_t>(slot, columns.message, index), seen.message.data(), sizeof seen.message);
+  const nethack::ObservationView view{seen.glyphs.data(),       blstats,
+                                      seen.message.data(),      seen.inv_glyphs.data(),
+                                      seen.inv_oclasses.data(), seen.inv_letters.data(),
+                                      seen.misc.data()};
+  nethack::evaluate_conditions(view, row<std::uint64_t>(slot, columns.conditions, index));
+}
+
+void Group::write_row(std::uint8_t* slot, std::size_t t, std::size_t k) const {
+  const std::size_t cell = t * players_.size() + k;
+  const Player& player = players_[k];
+  write_observation(slot, observation_, cell, *player.game);
+  *row<std::uint8_t>(slot, first_, cell) = player.first;
+  *row<std::int32_t>(slot, previous_action_, cell) = player.previous_action;
+}
+
+void Group::write_final(std::uint8_t* slot, std::size_t t, std::size_t k) const {
+  const auto index = static_cast<std::size_t>((*row<std::int32_t>(slot, final_count_, 0))++);
+  *row<std::int32_t>(slot, final_step_, index) = static_cast<std::int32_t>(t);
+  *row<std::int32_t>(slot, final_game_, index) = static_cast<std::int32_t>(k);
+  *row<std::int32_t>(slot, final_previous_action_, index) = players_[k].previous_action;
+  write_observation(slot, final_observation_, index, *players_[k].game);
+}
+
+void Group::write_record(std::uint8_t* slot, std::size_t t, std::size_t k) const {
+  const Player& player = players_[k];
+  const nethack::EpisodeRecord& episode = player.game->episode();
+  const auto i = static_cast<std::size_t>((*row<std::int32_t>(slot, record_count_, 0))++);
+  *row<std::int32_t>(slot, record_step_, i) = static_cast<std::int32_t>(t);
+  *row<std::int32_t>(slot, record_game_, i) = static_cast<std::int32_t>(k);
+  *row<std::int32_t>(slot, record_how_done_, i) = episode.how_done;
+  *row<std::int64_t>(slot, record_score_, i) = episode.score;
+  *row<std::int64_t>(slot, record_score_after_end_, i) = episode.score_after_end;
+  *row<std::int64_t>(slot, record_length_, i) = episode.length;
+  *row<std::int64_t>(slot, record_depth_, i) = episode.depth;
+  *row<std::int64_t>(slot, record_turns_, i) = episode.turns;
+  *row<std::int64_t>(slot, record_seed_core_, i) = static_cast<std::int64_t>(episode.seeds.core);
+  *row<std::int64_t>(slot, record_seed_disp_, i) = static_cast<std::int64_t>(episode.seeds.disp);
+  *row<double>(slot, record_return_, i) = episode.episode_return;
+  *row<double>(slot, record_alpha_entropy_, i) =
+      player.alpha_entropy_sum / static_cast<double>(std::max<std::int64_t>(1, episode.length));
+}
+
+}  // namespace pbm::actor

@@ -1,0 +1,243 @@
+// The Python face of the C++ parts: the only file that includes pybind11. Exceptions become Python's; the GIL is
+// released while games are stepped.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+#include <pybind11/stl/filesystem.h>
+
+#include "actor/group.h"
+#include "nethack/conditions.h"
+#include "nethack/game.h"
+#include "shm/layout.h"
+#include "shm/region.h"
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+namespace {
+
+using pbm::actor::Group;
+using pbm::nethack::Game;
+using pbm::nethack::GameSettings;
+using pbm::nethack::LibraryFile;
+using pbm::nethack::Seeds;
+using pbm::shm::Owner;
+using pbm::shm::Region;
+using pbm::shm::RolloutLayout;
+using pbm::shm::RolloutShape;
+
+// A C++ game and a Python array of the same memory: `owner` keeps it alive.
+template <typename T, std::size_t N>
+py::array view(const std::array<T, N>& data, std::vector<py::ssize_t> shape, py::handle owner) {
+  return py::array_t<T>(std::move(shape), data.data(), owner);
+}
+
+py::dict observation_views(py::object self) {
+  const auto& seen = self.cast<const Game&>().observation();
+  py::dict views;
+  views["glyphs"] = view(seen.glyphs, {pbm::nethack::kRows, pbm::nethack::kColumns}, self);
+  views["blstats"] = view(seen.blstats, {pbm::nethack::kBlstatsSize}, self);
+  views["message"] = view(seen.message, {pbm::nethack::kMessageSize}, self);
+  views["program_state"] = view(seen.program_state, {pbm::nethack::kProgramStateSize}, self);
+  views["internal"] = view(seen.internal, {pbm::nethack::kInternalSize}, self);
+  views["misc"] = view(seen.misc, {pbm::nethack::kMiscSize}, self);
+  views["inv_glyphs"] = view(seen.inv_glyphs, {pbm::nethack::kInventorySize}, self);
+  views["inv_letters"] = view(seen.inv_letters, {pbm::nethack::kInventorySize}, self);
+  views["inv_oclasses"] = view(seen.inv_oclasses, {pbm::nethack::kInventorySize}, self);
+  return views;
+}
+
+GameSettings game_settings(std::string library, std::string data_directory, std::string options, std::vector<int> keys,
+                           int max_episode_steps, double penalty_step, double penalty_time,
+                           std::optional<std::int64_t> clock) {
+  GameSettings settings;
+  settings.library = std::move(library);
+  settings.data_directory = std::move(data_directory);
+  settings.options = std::move(options);
+  settings.keys = std::move(keys);
+  settings.max_episode_steps = max_episode_steps;
+  settings.penalty_step = penalty_step;
+  settings.penalty_time = penalty_time;
+  settings.clock = clock;
+  return settings;
+}
+
+// Rows of one array argument of evaluate_conditions, checked against the number of items that a row must have.
+template <typename T>
+const T* rows(const py::array_t<T, py::array::c_style>& array, py::ssize_t count, py::ssize_t items, const char* name) {
+  if (array.ndim() < 1 || array.shape(0) != count || array.size() != count * items) {
+    throw py::value_error(std::string(name) + " must hold " + std::to_string(items) + " items a row, " +
+                          std::to_string(count) + " rows");
+  }
+  return array.data();
+}
+
+template <typename T>
+using Array = py::array_t<T, py::array::c_style>;
+
+py::array_t<std::uint64_t> evaluate_conditions(const Array<std::int16_t>& glyphs, const Array<std::int64_t>& blstats,
+                                               const Array<std::uint8_t>& message, const Array<std::int16_t>& inv_glyphs,
+                                               const Array<std::uint8_t>& inv_oclasses,
+                                               const Array<std::uint8_t>& inv_letters, const Array<std::int32_t>& misc) {
+  using namespace pbm::nethack;
+  const py::ssize_t n = glyphs.ndim() > 0 ? glyphs.shape(0) : 0;
+  const ObservationView first{rows(glyphs, n, kMapSize, "glyphs"),
+                              rows(blstats, n, kBlstatsSize, "blstats"),
+                              rows(message, n, kMessageSize, "message"),
+                              rows(inv_glyphs, n, kInventorySize, "inv_glyphs"),
+                              rows(inv_oclasses, n, kInventorySize, "inv_oclasses"),
+                              rows(inv_letters, n, kInventorySize, "inv_letters"),
+                              rows(misc, n, kMiscSize, "misc")};
+  py::array_t<std::uint64_t> bits({n, static_cast<py::ssize_t>(condition_words())});
+  std::uint64_t* out = bits.mutable_data();
+  for (py::ssize_t i = 0; i < n; ++i) {
+    const ObservationView row{first.glyphs + i * kMapSize,           first.blstats + i * kBlstatsSize,
+                              first.message + i * kMessageSize,      first.inv_glyphs + i * kInventorySize,
+                              first.inv_oclasses + i * kInventorySize, first.inv_letters + i * kInventorySize,
+                              first.misc + i * kMiscSize};
+    pbm::nethack::evaluate_conditions(row, out + i * static_cast<py::ssize_t>(condition_words()));
+  }
+  return bits;
+}
+
+template <typename Text>
+std::vector<std::string> condition_texts(Text text) {
+  std::vector<std::string> texts;
+  for (const auto& condition : pbm::nethack::conditions()) texts.emplace_back(text(condition));
+  return texts;
+}
+
+void bind_nethack(py::module_& m) {
+  py::register_exception<pbm::nethack::FatalGameError>(m, "FatalGameError", PyExc_RuntimeError);
+  py::class_<LibraryFile, std::shared_ptr<LibraryFile>>(m, "LibraryFile")
+      .def(py::init([](const std::string& path) { return std::const_pointer_cast<LibraryFile>(LibraryFile::open(path)); }),
+           "path"_a);
+  py::class_<GameSettings>(m, "GameSettings")
+      .def(py::init(&game_settings), py::kw_only(), "library"_a, "data_directory"_a, "options"_a, "keys"_a,
+           "max_episode_steps"_a = 5000, "penalty_step"_a = -0.01, "penalty_time"_a = 0.0, "clock"_a = py::none());
+  py::class_<Game>(m, "Game")
+      .def(py::init([](std::shared_ptr<LibraryFile> library, const GameSettings& settings,
+                       const std::filesystem::path& directory) {
+             return std::make_unique<Game>(std::move(library), settings, directory);
+           }),
+           "library"_a, "settings"_a, "directory"_a)
+      .def("reset",
+           [](Game& game, std::uint64_t core, std::uint64_t disp, std::optional<std::uint64_t> lgen) {
+             const py::gil_scoped_release release;
+             game.reset({core, disp, lgen});
+           },
+           "core"_a, "disp"_a, "lgen"_a = py::none())
+      .def("step",
+           [](Game& game, int action) {
+             const auto result = game.step(action);
+             return py::make_tuple(result.reward, result.terminated, result.truncated);
+           })
+      .def("observation", &observation_views)
+      .def_property_readonly("running", &Game::running)
+      .def("episode", [](const Game& game) {
+        const auto& e = game.episode();
+        return py::dict("score"_a = e.score, "score_after_end"_a = e.score_after_end, "episode_return"_a = e.episode_return,
+                        "length"_a = e.length, "depth"_a = e.depth, "turns"_a = e.turns, "how_done"_a = e.how_done);
+      });
+  m.def("condition_names", [] { return condition_texts([](const auto& c) { return c.name; }); });
+  m.def("condition_descriptions", [] { return condition_texts([](const auto& c) { return c.description; }); });
+  m.def("condition_words", [] { return pbm::nethack::condition_words(); });
+  m.def("evaluate_conditions", &evaluate_conditions, "glyphs"_a, "blstats"_a, "message"_a, "inv_glyphs"_a,
+        "inv_oclasses"_a, "inv_letters"_a, "misc"_a);
+}
+
+void bind_shm(py::module_& m) {
+  py::class_<RolloutLayout>(m, "RolloutLayout")
+      .def(py::init([](std::size_t unroll, std::size_t games, std::size_t actions, std::size_t experts, std::size_t state,
+                       std::size_t crop, bool store_glyphs, std::size_t max_episode_steps) {
+             return RolloutLayout(RolloutShape{unroll, games, actions, experts, state, crop,
+                                               pbm::nethack::condition_words(), store_glyphs, max_episode_steps});
+           }),
+           py::kw_only(), "unroll"_a, "games"_a, "actions"_a, "experts"_a, "state"_a, "crop"_a, "store_glyphs"_a,
+           "max_episode_steps"_a)
+      .def_property_readonly("fields",
+                             [](const RolloutLayout& layout) {
+                               py::list fields;
+                               for (const auto& field : layout.fields()) {
+                                 fields.append(py::make_tuple(field.name, pbm::shm::dtype_name(field.dtype),
+                                                              py::tuple(py::cast(field.shape)), field.offset));
+                               }
+                               return fields;
+                             })
+      .def_property_readonly("slot_bytes", &RolloutLayout::slot_bytes)
+      .def_property_readonly("checksum", &RolloutLayout::checksum);
+
+  m.attr("OWNER_FREE") = static_cast<int>(Owner::kFree);
+  m.attr("OWNER_DELIVERED") = static_cast<int>(Owner::kDelivered);
+  m.attr("OWNER_LEARNER") = static_cast<int>(Owner::kLearner);
+  m.attr("OWNER_FIRST_GROUP") = static_cast<int>(Owner::kFirstGroup);
+
+  py::class_<Region>(m, "Region")
+      .def(py::init<RolloutLayout, std::size_t>(), "layout"_a, "slots"_a)
+      .def_property_readonly("layout", &Region::layout)
+      .def("__len__", &Region::slots)
+      .def("slot",
+           [](py::object self, std::size_t index) {
+             auto& region = self.cast<Region&>();
+             return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(region.layout().slot_bytes()), region.slot(index),
+                                              self);
+           })
+      .def("state",
+           [](Region& region, std::size_t index) {
+             const auto state = pbm::shm::load(region.header(index));
+             return py::make_tuple(static_cast<int>(state.owner), state.generation, state.sequence);
+           })
+      .def("hand_over",
+           [](Region& region, std::size_t index, int from, int to) {
+             return pbm::shm::hand_over(region.header(index), static_cast<Owner>(from), static_cast<Owner>(to));
+           })
+      .def("take_back",
+           [](Region& region, std::size_t index, int dead) {
+             return pbm::shm::take_back(region.header(index), static_cast<Owner>(dead));
+           })
+      .def("set_control",
+           [](Region& region, std::int32_t phase, std::int32_t routing, double temperature) {
+             auto& control = region.control();
+             control.phase.store(phase);
+             control.routing.store(routing);
+             control.temperature.store(temperature);
+           },
+           "phase"_a, "routing"_a, "temperature"_a)
+      .def("set_policy_version", [](Region& region, std::int64_t version) { region.control().policy_version.store(version); })
+      .def_property_readonly("control", [](Region& region) {
+        const auto& control = region.control();
+        return py::dict("phase"_a = control.phase.load(), "routing"_a = control.routing.load(),
+                        "temperature"_a = control.temperature.load(), "policy_version"_a = control.policy_version.load());
+      });
+}
+
+void bind_actor(py::module_& m) {
+  m.def("episode_seeds", [](std::uint64_t run_seed, std::uint64_t game, std::uint64_t episode) {
+    const Seeds seeds = pbm::actor::episode_seeds(run_seed, game, episode);
+    return py::make_tuple(seeds.core, seeds.disp);
+  });
+  py::class_<Group>(m, "Group")
+      .def(py::init([](std::shared_ptr<LibraryFile> library, const GameSettings& settings,
+                       const std::filesystem::path& directory, const RolloutLayout& layout, std::uint64_t run_seed,
+                       std::uint64_t first_game, std::uint64_t first_episode) {
+             return std::make_unique<Group>(library, settings, directory, layout, run_seed, first_game, first_episode);
+           }),
+           "library"_a, "settings"_a, "directory"_a, "layout"_a, py::kw_only(), "run_seed"_a, "first_game"_a,
+           "first_episode"_a = 0)
+      .def("open", [](Group& group, Region& region, std::size_t slot) { group.open(region.slot(slot)); },
+           py::call_guard<py::gil_scoped_release>())
+      .def("step", [](Group& group, Region& region, std::size_t slot, std::size_t t) { group.step(region.slot(slot), t); },
+           py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("games", &Group::games)
+      .def_property_readonly("fatal_games", &Group::fatal_games)
+      .def_property_readonly("last_fatal_reason", &Group::last_fatal_reason);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "The C++ parts of polybeast_moe: NetHack games, rollout slots, groups.";
+  bind_nethack(m);
+  bind_shm(m);
+  bind_actor(m);
+}

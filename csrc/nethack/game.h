@@ -1,0 +1,115 @@
+// One game of NetHack, stepped with the semantics of nle.env.base.NLE.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "nethack/abi.h"
+#include "nethack/library.h"
+
+namespace pbm::nethack {
+
+// What a game is made of. The names are those of NLE's constructor; `options` is NLE's NETHACKOPTIONS joined by commas,
+// the player's name included. `keys[a]` is the key that action a presses.
+struct GameSettings {
+  std::string library;         // path of libnethack.so
+  std::string data_directory;  // NLE's nethackdir, which holds nhdat
+  std::string options;
+  std::vector<int> keys;
+  int max_episode_steps = 5000;
+  double penalty_step = -0.01;
+  double penalty_time = 0.0;
+  bool allow_all_yn_questions = false;
+  bool allow_all_modes = false;
+  bool spawn_monsters = true;
+  bool fix_moon_phase = false;
+  std::optional<std::int64_t> clock;  // seconds since 1970 that `time` answers; none: the real clock
+};
+
+struct Seeds {
+  std::uint64_t core = 0;
+  std::uint64_t disp = 0;
+  std::optional<std::uint64_t> level_generation;
+};
+
+// One observation as NLE writes it. The library keeps pointers into it between steps, so it never moves.
+struct ObservationBuffers {
+  std::array<std::int16_t, kMapSize> glyphs{};
+  std::array<long, kBlstatsSize> blstats{};
+  std::array<std::uint8_t, kMessageSize> message{};
+  std::array<int, kProgramStateSize> program_state{};
+  std::array<int, kInternalSize> internal{};
+  std::array<int, kMiscSize> misc{};
+  std::array<std::int16_t, kInventorySize> inv_glyphs{};
+  std::array<std::uint8_t, kInventorySize> inv_letters{};
+  std::array<std::uint8_t, kInventorySize> inv_oclasses{};
+};
+
+// The outcome of one step. A step limit truncates: the game goes on without us, and the observation before NLE plays its
+// quit stays readable, so that one can bootstrap from it.
+struct StepResult {
+  double reward = 0.0;
+  bool terminated = false;
+  bool truncated = false;
+};
+
+// What is known of an episode while it runs and when it has ended.
+struct EpisodeRecord {
+  Seeds seeds;
+  std::int64_t score = 0;  // the last in-game score while alive: NLE zeroes blstats after death
+  std::int64_t score_after_end = 0;
+  double episode_return = 0.0;
+  std::int64_t length = 0;  // steps
+  std::int64_t depth = 0;   // the deepest level reached
+  std::int64_t turns = 0;   // NetHack's turn counter
+  int how_done = -1;        // game_end_types of hack.h; -1: still alive at the step limit
+};
+
+class Game {
+ public:
+  // `directory` is created for NetHack's own files (levels, locks) and removed with the game.
+  Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory);
+  ~Game();
+  Game(const Game&) = delete;
+  Game& operator=(const Game&) = delete;
+
+  // Starts an episode and passes its opening prompts. Throws FatalGameError when NetHack gives up.
+  void reset(const Seeds& seeds);
+
+  // Plays action `action` (an index into keys). Throws std::out_of_range for an unknown action, std::logic_error
+  // without a running episode, FatalGameError when NetHack gives up.
+  StepResult step(int action);
+
+  // Ends the running episode after a FatalGameError, with `how_done` as its reason.
+  void fail(int how_done);
+
+  const ObservationBuffers& observation() const noexcept { return buffers_; }
+  const EpisodeRecord& episode() const noexcept { return episode_; }
+  bool running() const noexcept { return context_ != nullptr; }
+
+ private:
+  void make_directory() const;
+  void press(int key);
+  void pass_prompts();
+  bool asks_what_the_agent_may_answer() const;
+  double reward(long old_score, long old_time);
+  void watch_the_living();
+  void close_episode();
+
+  GameSettings settings_;
+  std::filesystem::path directory_;
+  Library library_;
+  std::unique_ptr<nle_settings> nle_settings_;
+  nle_obs obs_{};
+  ObservationBuffers buffers_;
+  nle_ctx_t* context_ = nullptr;
+  EpisodeRecord episode_;
+  int frozen_steps_ = 0;  // steps since the turn counter last moved
+};
+
+}  // namespace pbm::nethack

@@ -1,0 +1,138 @@
+#include "shm/layout.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+#include "nethack/abi.h"
+#include "shm/slot_state.h"
+
+namespace pbm::shm {
+namespace {
+
+constexpr std::size_t kAlignment = 64;  // a cache line: no two fields share one
+
+std::size_t align(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+
+// FNV-1a, 64 bit: a fingerprint, not a defence.
+std::uint64_t fingerprint(std::uint64_t hash, const std::string& text) {
+  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
+  return hash;
+}
+
+std::string describe(const Field& field) {
+  std::string text = field.name + ":" + dtype_name(field.dtype) + "@" + std::to_string(field.offset);
+  for (const std::size_t n : field.shape) text += "," + std::to_string(n);
+  return text + ";";
+}
+
+}  // namespace
+
+std::size_t item_size(Dtype dtype) noexcept {
+  switch (dtype) {
+    case Dtype::kU8: return 1;
+    case Dtype::kI16: return 2;
+    case Dtype::kI32:
+    case Dtype::kF32: return 4;
+    case Dtype::kI64:
+    case Dtype::kF64: return 8;
+  }
+  return 0;
+}
+
+const char* dtype_name(Dtype dtype) noexcept {
+  switch (dtype) {
+    case Dtype::kU8: return "uint8";
+    case Dtype::kI16: return "int16";
+    case Dtype::kI32: return "int32";
+    case Dtype::kI64: return "int64";
+    case Dtype::kF32: return "float32";
+    case Dtype::kF64: return "float64";
+  }
+  return "";
+}
+
+std::size_t Field::bytes() const noexcept {
+  std::size_t count = item_size(dtype);
+  for (const std::size_t n : shape) count *= n;
+  return count;
+}
+
+RolloutLayout::RolloutLayout(const RolloutShape& shape) : shape_(shape), slot_bytes_(sizeof(SlotHeader)) {
+  if (shape.unroll == 0 || shape.games == 0 || shape.actions == 0 || shape.experts == 0 || shape.max_episode_steps == 0) {
+    throw std::invalid_argument("a rollout needs at least one step, game, action, expert and episode step");
+  }
+  const std::size_t T = shape.unroll, K = shape.games;
+  final_capacity_ = K * (T / shape.max_episode_steps + 1);
+  record_capacity_ = K * T;  // every step may end an episode
+
+  add_observation("", {T + 1, K});
+  add("first", Dtype::kU8, {T + 1, K});
+  add("previous_action", Dtype::kI32, {T + 1, K});
+
+  add("action", Dtype::kI32, {T, K});
+  add("behaviour_logits", Dtype::kF32, {T, K, shape.actions});
+  add("alpha", Dtype::kF32, {T, K, shape.experts});
+  add("policy_version", Dtype::kI64, {T});
+  add("phase", Dtype::kI32, {T});
+  add("routing", Dtype::kI32, {T});
+  add("temperature", Dtype::kF64, {T});
+
+  add("reward", Dtype::kF32, {T, K});
+  add("terminated", Dtype::kU8, {T, K});
+  add("truncated", Dtype::kU8, {T, K});
+
+  add("initial_state", Dtype::kF32, {K, shape.state});
+
+  // Observations of games at their step limit, in place of the next row, which starts a new episode.
+  add("final_count", Dtype::kI32, {1});
+  add("final_step", Dtype::kI32, {final_capacity_});
+  add("final_game", Dtype::kI32, {final_capacity_});
+  add("final_previous_action", Dtype::kI32, {final_capacity_});
+  add_observation("final_", {final_capacity_});
+
+  add_episode_records();
+  slot_bytes_ = (slot_bytes_ + 4095) / 4096 * 4096;  // slots start on pages
+  checksum_ = 0xcbf29ce484222325ULL;
+  for (const Field& field : fields_) checksum_ = fingerprint(checksum_, describe(field));
+}
+
+void RolloutLayout::add_observation(const std::string& prefix, std::vector<std::size_t> rows) {
+  const auto with = [&rows](std::initializer_list<std::size_t> item) {
+    std::vector<std::size_t> shape = rows;
+    shape.insert(shape.end(), item);
+    return shape;
+  };
+  add(prefix + "glyph_crop", Dtype::kI16, with({shape_.crop, shape_.crop}));
+  if (shape_.store_glyphs) add(prefix + "glyphs", Dtype::kI16, with({nethack::kRows, nethack::kColumns}));
+  add(prefix + "blstats", Dtype::kI64, with({nethack::kBlstatsSize}));
+  add(prefix + "message", Dtype::kU8, with({nethack::kMessageSize}));
+  add(prefix + "conditions", Dtype::kI64, with({shape_.condition_words}));
+}
+
+void RolloutLayout::add_episode_records() {
+  add("record_count", Dtype::kI32, {1});
+  for (const char* name : {"record_step", "record_game", "record_how_done"}) add(name, Dtype::kI32, {record_capacity_});
+  for (const char* name : {"record_score", "record_score_after_end", "record_length", "record_depth", "record_turns",
+                           "record_seed_core", "record_seed_disp"}) {
+    add(name, Dtype::kI64, {record_capacity_});
+  }
+  for (const char* name : {"record_return", "record_alpha_entropy"}) add(name, Dtype::kF64, {record_capacity_});
+}
+
+void RolloutLayout::add(std::string name, Dtype dtype, std::vector<std::size_t> shape) {
+  Field field{std::move(name), dtype, std::move(shape), align(slot_bytes_)};
+  slot_bytes_ = field.offset + field.bytes();
+  fields_.push_back(std::move(field));
+}
+
+const Field& RolloutLayout::field(const std::string& name) const {
+  const auto found = std::find_if(fields_.begin(), fields_.end(), [&](const Field& f) { return f.name == name; });
+  if (found == fields_.end()) throw std::out_of_range("a rollout has no field " + name);
+  return *found;
+}
+
+bool RolloutLayout::has(const std::string& name) const noexcept {
+  return std::any_of(fields_.begin(), fields_.end(), [&](const Field& f) { return f.name == name; });
+}
+
+}  // namespace pbm::shm

@@ -1,0 +1,1 @@
+"""NetHack environments."""

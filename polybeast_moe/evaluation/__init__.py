@@ -1,0 +1,1 @@
+"""What a run is judged by: reports made from its own files."""

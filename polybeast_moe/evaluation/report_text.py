@@ -1,0 +1,131 @@
+"""The tables of a report as text, for the terminal, Markdown and HTML alike."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from polybeast_moe.evaluation.report_data import RunData
+from polybeast_moe.evaluation.tables import (
+    BUCKET_NAMES,
+    RANDOM_POLICY,
+    PhaseRow,
+    Verdict,
+    bucket_shares,
+    scores_by_phase,
+)
+
+NONE = "-"
+Grid = list[list[str]]  # a table's header, then its rows
+
+
+def number(value: float | None, form: str = ".2f") -> str:
+    """Returns a number in a format, a dash for None."""
+    return NONE if value is None else format(value, form)
+
+
+def plus_minus(value: float | None, error: float | None, form: str = ".2f") -> str:
+    """Returns ``value ± error``."""
+    return number(value, form) if value is None or error is None else f"{value:{form}} ± {error:{form}}"
+
+
+def amount(count: int) -> str:
+    """Returns a count in at most six characters: ``950``, ``12.3 k``, ``1.23 M``."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**4, "k")):
+        if count >= size:
+            scaled = count / (10**3 if unit == "k" else size)
+            return f"{scaled:.3g} {unit}" if scaled < 999.5 else f"{scaled:.0f} {unit}"
+    return str(count)
+
+
+# Header of the report, header of the terminal (by lines), cell, and whether it gives way on a narrow terminal.
+_Column = tuple[str, str, Callable[[PhaseRow], str], bool]
+_PHASE_COLUMNS: tuple[_Column, ...] = (
+    ("phase", "phase", lambda row: row.phase, False),
+    ("episodes", "epi-\nsodes", lambda row: str(row.episodes), False),
+    ("frames", "frames", lambda row: amount(row.frames), False),
+    ("minutes", "min", lambda row: number(row.minutes, ".1f"), True),
+    ("frames/s", "frames\n/s", lambda row: number(row.frames_per_second, ".0f"), False),
+    ("mean score ± se", "mean score\n± se", lambda row: plus_minus(row.mean_score, row.standard_error, ".1f"), False),
+    ("sd", "sd", lambda row: number(row.score_sd, ".1f"), True),
+    ("median", "me-\ndian", lambda row: number(row.median_score, "g"), False),
+    ("max", "max", lambda row: number(row.max_score, ".0f"), False),
+    (
+        "alpha entropy ± sd",
+        "alpha\nentropy ± sd",
+        lambda row: plus_minus(row.alpha_entropy, row.alpha_entropy_sd),
+        True,
+    ),
+    ("usage entropy", "usage\nentr.", lambda row: number(row.usage_entropy), False),
+    ("routing information", "inform-\nation", lambda row: number(row.routing_information), False),
+)
+_SHORT_ALPHA: _Column = ("alpha entropy", "alpha\nentr.", lambda row: number(row.alpha_entropy), False)
+
+
+def print_phase_table(rows: Sequence[PhaseRow], console: Console | None = None) -> None:
+    """Prints the phase table: every column at 98 columns or more, the most important ones on a narrower terminal."""
+    console = console or Console()
+    columns = list(_PHASE_COLUMNS)
+    if console.width < 98:
+        columns[9] = _SHORT_ALPHA
+        columns = [column for column in columns if not column[3]]
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, caption="entropies and information in nats")
+    table.caption_justify = "left"
+    for index, (_, header, _, _) in enumerate(columns):
+        left = index == 0
+        table.add_column(header, justify="left" if left else "right", no_wrap=True, max_width=14 if left else None)
+    for row in rows:
+        cells = [cell(row) for _, _, cell, _ in columns]
+        table.add_row(*cells, style="dim" if row.phase == RANDOM_POLICY else "", end_section=False)
+    console.print(table, highlight=False)
+
+
+def phase_grid(rows: Sequence[PhaseRow]) -> Grid:
+    """Returns the phase table."""
+    return [
+        [title for title, _, _, _ in _PHASE_COLUMNS],
+        *([cell(row) for _, _, cell, _ in _PHASE_COLUMNS] for row in rows),
+    ]
+
+
+def verdict_grid(verdicts: Sequence[Verdict]) -> Grid:
+    """Returns the targets, what was reached and whether they were met."""
+    cells = [[v.phase, v.figure.replace("_", " "), v.expected, number(v.reached), v.result] for v in verdicts]
+    return [["phase", "figure", "expected", "reached", "verdict"], *cells]
+
+
+def bucket_grid(run: RunData) -> Grid:
+    """Returns the share of episodes in each score bucket, by phase."""
+    grid = [["phase", "episodes", *BUCKET_NAMES]]
+    for phase, scores in scores_by_phase(run).items():
+        shares = [f"{100 * share:.1f} %" if len(scores) else NONE for share in bucket_shares(scores)]
+        grid.append([phase, str(len(scores)), *shares])
+    return grid
+
+
+def markdown_table(grid: Grid) -> str:
+    """Returns a table in Markdown, numbers to the right."""
+    header, *rows = [[cell.replace("|", "\\|") for cell in cells] for cells in grid]
+    rule = ["---", *("---:" for _ in header[1:])]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)) + "\n"
+
+
+def html_table(grid: Grid) -> str:
+    """Returns a table in HTML; a verdict's cell carries its result as a class."""
+    header, *rows = [[html.escape(cell) for cell in cells] for cells in grid]
+    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
+    body = "".join(
+        "<tr>"
+        + f'<th scope="row">{row[0]}</th>'
+        + "".join(f"<td{_mark(cell)}>{cell}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _mark(cell: str) -> str:
+    return f' class="{cell}"' if cell in ("met", "missed") else ""

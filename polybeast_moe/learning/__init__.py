@@ -1,0 +1,1 @@
+"""Learning: phases and their schedules, losses, the learner."""

@@ -1,0 +1,161 @@
+"""The learner's update: V-trace targets, the losses, one optimiser step (IMPALA, Espeholt et al. 2018)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from polybeast_moe.config import LearnerConfig, OptimizerConfig
+from polybeast_moe.learning import losses
+from polybeast_moe.learning.phases import Settings
+from polybeast_moe.models.interface import PolicyOutput
+from polybeast_moe.ops import VTrace, vtrace
+from polybeast_moe.runtime.rollouts import Batch
+
+
+class UpdateReport(NamedTuple):
+    """What one update measured: `diagnostics` under the names of `metrics.csv`, mean alpha [E] of the batch."""
+
+    diagnostics: dict[str, float]
+    mean_alpha: list[float]
+    applied: bool
+    """False when the loss or its gradient was not finite: the weights are as they were."""
+
+
+class Learner:
+    """Owns the optimiser of a policy. `updates` is the policy version: it grows by one with every update applied."""
+
+    def __init__(self, policy: nn.Module, config: LearnerConfig) -> None:
+        self._policy = policy
+        self._config = config
+        self._optimizer = make_optimizer(policy, config.optimizer)
+        self.updates = 0
+
+    def update(self, batch: Batch, settings: Settings) -> UpdateReport:
+        """Takes one step on the batch with the phase's settings."""
+        config = self._config
+        output = self._evaluate(batch, settings)
+        values = output.value.view(batch.steps + 1, batch.games)
+        log_policy = torch.log_softmax(output.logits, dim=-1).view(batch.steps + 1, batch.games, -1)[:-1]
+        log_probs = log_policy.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
+        behaviour = torch.log_softmax(batch.behaviour_logits, dim=-1)
+        behaviour_log_probs = behaviour.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
+
+        targets = self._targets(batch, settings, output, values.detach(), log_probs.detach(), behaviour_log_probs)
+        advantages = targets.pg_advantages
+        if config.normalise_advantages:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-6)
+
+        weights = settings.losses
+        live = batch.steps * batch.games  # the bootstrap row's policy is not trained on
+        alpha_entropy = output.alpha_entropy[:live].mean()
+        policy_entropy = losses.policy_entropy(log_policy)
+        parts = {
+            "policy": weights.policy * losses.policy_gradient_loss(log_probs, advantages),
+            "baseline": weights.baseline * losses.baseline_loss(values[:-1], targets.vs),
+            "entropy": -weights.entropy * policy_entropy,
+            "alpha_entropy": weights.alpha_entropy * alpha_entropy,
+            "load_balance": weights.load_balance * losses.load_balance_loss(output.router_scores[:live]),
+        }
+        total: Tensor = torch.stack(list(parts.values())).sum()
+        grad_norm = self._step(total, settings.learning_rate)
+
+        diagnostics = {
+            "alpha_entropy": alpha_entropy.item(),
+            "policy_entropy": policy_entropy.item(),
+            "policy_lag": (self.updates - batch.policy_version).float().mean().item(),
+            "behaviour_kl": (behaviour.exp() * (behaviour - log_policy.detach())).sum(-1).mean().item(),
+            "rho_clip_share": ((log_probs - behaviour_log_probs).exp() > config.clip_rho).float().mean().item(),
+            "explained_variance": losses.explained_variance(values[:-1].detach(), targets.vs).item(),
+            "grad_norm": grad_norm,
+            "loss_total": total.item(),
+            **{f"loss_{name}": value.item() for name, value in parts.items()},
+        }
+        applied = math.isfinite(grad_norm)
+        self.updates += applied
+        return UpdateReport(diagnostics, output.alpha[:live].detach().mean(0).tolist(), applied)
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """Returns the optimiser's state, loadable without unpickling code."""
+        return self._optimizer.state_dict()
+
+    def restore(self, optimizer_state: dict[str, Any], updates: int) -> None:
+        """Goes on from a snapshot's optimiser state and number of updates."""
+        self._optimizer.load_state_dict(optimizer_state)
+        self.updates = updates
+
+    def _evaluate(self, batch: Batch, settings: Settings) -> PolicyOutput:
+        output: PolicyOutput = self._policy(
+            batch.observation,
+            batch.initial_state,
+            routing=settings.routing,
+            temperature=settings.temperature,
+            first=batch.first,
+        )
+        return output
+
+    @torch.no_grad()
+    def _targets(
+        self,
+        batch: Batch,
+        settings: Settings,
+        output: PolicyOutput,
+        values: Tensor,
+        log_probs: Tensor,
+        behaviour_log_probs: Tensor,
+    ) -> VTrace:
+        """V-trace targets; a step limit bootstraps from the final observation: r + γ V(final), discount 0."""
+        config = self._config
+        ended = batch.terminated | batch.truncated
+        rewards = losses.transform_reward(batch.reward, config.reward)
+        if len(batch.final_step):
+            final = self._final_values(batch, settings, output)
+            rewards = rewards.index_put((batch.final_step, batch.final_game), config.discount * final, accumulate=True)
+        return vtrace(
+            behaviour_log_probs,
+            log_probs,
+            config.discount * (~ended).float(),
+            rewards,
+            values[:-1],
+            values[-1],
+            clip_rho=config.clip_rho,
+            clip_c=config.clip_c,
+            clip_pg_rho=config.clip_pg_rho,
+        )
+
+    def _final_values(self, batch: Batch, settings: Settings, output: PolicyOutput) -> Tensor:
+        """V of the final observations [F], with the recurrent state after the step that reached them."""
+        state = batch.initial_state.new_zeros(len(batch.final_step), batch.initial_state.shape[1])
+        if output.states is not None:
+            state = output.states[batch.final_step, batch.final_game]
+        first = torch.zeros(1, len(batch.final_step), dtype=torch.bool)
+        final: PolicyOutput = self._policy(
+            batch.final_observation, state, routing=settings.routing, temperature=settings.temperature, first=first
+        )
+        return final.value
+
+    def _step(self, loss: Tensor, learning_rate: float) -> float:
+        """Applies one gradient step and returns the gradient's norm before clipping; none is applied if not finite."""
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self._policy.parameters(), self._config.max_grad_norm).item()
+        if math.isfinite(norm):
+            for group in self._optimizer.param_groups:
+                group["lr"] = learning_rate
+            self._optimizer.step()
+        return norm
+
+
+def make_optimizer(policy: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Returns the configured optimiser; the learning rate is the phase's, set at every step."""
+    if config.name == "rmsprop":
+        return torch.optim.RMSprop(
+            policy.parameters(), alpha=config.alpha, eps=config.eps, weight_decay=config.weight_decay
+        )
+    kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
+    return kind(
+        policy.parameters(), betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
+    )

@@ -1,0 +1,47 @@
+"""The learner's losses, pure functions of tensors. Each is a mean over its rows, in the direction of descent."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from polybeast_moe.config import RewardConfig
+
+
+def transform_reward(reward: Tensor, config: RewardConfig) -> Tensor:
+    """Returns the reward that the learner sees: as it is, clamp(r/scale, −1, 1), or tanh(r/scale)."""
+    if config.transform == "none":
+        return reward
+    scaled = reward / config.scale
+    return scaled.clamp(-1, 1) if config.transform == "clip" else torch.tanh(scaled)
+
+
+def policy_gradient_loss(log_probs: Tensor, advantages: Tensor) -> Tensor:
+    """−mean(advantage · log π(a|s)) with advantages held constant (Espeholt et al. 2018, section 4.2). Shapes [T, B]."""
+    return -(advantages.detach() * log_probs).mean()
+
+
+def baseline_loss(values: Tensor, targets: Tensor) -> Tensor:
+    """½ mean (V − vs)², the targets held constant. Shapes [T, B]."""
+    return 0.5 * F.mse_loss(values, targets.detach())
+
+
+def policy_entropy(log_policy: Tensor) -> Tensor:
+    """Mean entropy of the policy in nats; `log_policy` [..., A] is normalised."""
+    return -(log_policy.exp() * log_policy).sum(-1).mean()
+
+
+def load_balance_loss(router_scores: Tensor) -> Tensor:
+    """E · Σ p̄² − 1 with p̄ the mean over states of softmax(scores); 0 when every expert is used alike, at most E − 1.
+
+    It acts on the scores [N, E] before the projection: an expert off sparsemax's support gets no gradient through
+    alpha, and could otherwise never come back.
+    """
+    usage = torch.softmax(router_scores, dim=-1).mean(0)
+    return router_scores.shape[-1] * usage.square().sum() - 1
+
+
+def explained_variance(values: Tensor, targets: Tensor) -> Tensor:
+    """1 − Var(vs − V) / Var(vs): 1 for a perfect baseline, 0 for a constant one."""
+    return 1 - (targets - values).var() / targets.var().clamp(min=1e-8)

@@ -1,0 +1,292 @@
+"""The phase controller: from the run's counters and the latest metrics to the settings of the next update. Pure.
+
+A phase begins where the one before it was left, so its schedules run from the counters of that moment to the phase's
+`until`. A metric's threshold is looked at from the phase's first update on, never at figures measured in the phase
+before; such a phase has no length known in advance, so it may not hold ramps (the configuration refuses them).
+
+The closed loop (`target_alpha_entropy`) is integral control on the logarithm of the temperature: alpha entropy rises
+with the temperature, so each update adds gain * (target - measured) to log temperature. It starts from the temperature
+in force. The bounds hold the integrator itself, so it cannot wind up behind them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from polybeast_moe.config import EntropyTarget, PhaseConfig, Ramp, Until
+from polybeast_moe.errors import UserError, nearest
+from polybeast_moe.learning.schedules import describe, value_at
+
+_LARGEST_STEP = 0.1  # of log temperature in one update, however far the target is
+
+
+@dataclass(frozen=True)
+class Counters:
+    """What the learner has consumed since the run began."""
+
+    frames: int = 0
+    episodes: int = 0
+    updates: int = 0
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """Weights of the losses; `alpha_entropy` is positive to minimise alpha entropy and negative to maximise it."""
+
+    policy: float
+    baseline: float
+    entropy: float
+    alpha_entropy: float
+    load_balance: float
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the controller decides: everything that a phase sets, at one moment."""
+
+    phase: str
+    phase_index: int
+    routing: str
+    temperature: float
+    learning_rate: float
+    losses: LossSettings
+
+
+@dataclass(frozen=True)
+class PhaseEvent:
+    """One change that the controller or an operator made. A schedule is one event at its start and one at its end."""
+
+    frames: int
+    episodes: int
+    phase: str
+    key: str
+    old: float | str | None
+    new: float | str | None
+    by: str = "controller"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the event as JSON holds it."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class ControllerState:
+    """All that the controller remembers. `ControllerState()` is a run that has not begun.
+
+    Attributes:
+        start: the counters at which the current phase began.
+        updates: the update whose metrics were used last.
+        settings: what is in force; None before the first `advance`.
+        finished: the last phase's end was reached.
+    """
+
+    start: Counters = Counters()
+    updates: int = 0
+    settings: Settings | None = None
+    finished: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the state as JSON holds it; `from_dict` continues exactly."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> ControllerState:
+        """Reverses `to_dict`."""
+        settings = data["settings"]
+        if settings is not None:
+            settings = Settings(**{**settings, "losses": LossSettings(**settings["losses"])})
+        return cls(Counters(**data["start"]), data["updates"], settings, data["finished"])
+
+
+def advance(
+    phases: Sequence[PhaseConfig], state: ControllerState, counters: Counters, metrics: Mapping[str, float]
+) -> tuple[ControllerState, Settings, list[PhaseEvent]]:
+    """Moves the controller to `counters`; several phases may be passed at once.
+
+    Args:
+        phases: the curriculum; may have changed since `state` was saved, as long as the state's phase is still in it.
+        state: the state that the last call returned.
+        counters: what has been consumed so far.
+        metrics: figures of the latest update; the closed loop reads `alpha_entropy`, in nats.
+
+    Returns:
+        The new state, the settings for the next update, and what changed.
+
+    Raises:
+        UserError: the state is in a phase that the curriculum no longer has.
+    """
+    begun, fresh = state.settings is not None, counters.updates > state.updates
+    index = _current_index(phases, state)
+    if state.finished and phases[index].until.metric is not None:
+        return state, _in_force(state), []
+    end = index
+    while end < len(phases) and _reached(
+        phases[end].until, counters, metrics if fresh and begun and end == index else {}
+    ):
+        end += 1
+    finished = end == len(phases)
+    end = min(end, len(phases) - 1)
+
+    if not begun or end != index:
+        settings = _settings(phases[end], end, 1.0 if finished else 0.0, state.settings)
+        events = _events_of_entering(phases[index : end + 1], state.settings, settings, counters)
+        return ControllerState(counters, counters.updates, settings, finished), settings, events
+
+    before = _in_force(state)
+    if finished:
+        events = [] if state.finished else _events_of_leaving(phases[index], before, counters)
+        return ControllerState(state.start, counters.updates, before, finished), before, events
+    progress = _progress(phases[index].until, state.start, counters)
+    settings = _settings(phases[index], index, progress, before)
+    if fresh:
+        settings = _steered(phases[index], settings, progress, metrics)
+    events = _events_of_overrides(phases[index], before, settings, counters)
+    return ControllerState(state.start, counters.updates, settings), settings, events
+
+
+def phase_progress(phases: Sequence[PhaseConfig], state: ControllerState, counters: Counters) -> float:
+    """Returns how far the current phase has come, in [0, 1]; 0 throughout where its length is not known."""
+    if state.finished:
+        return 1.0
+    return _progress(phases[_current_index(phases, state)].until, state.start, counters)
+
+
+def _current_index(phases: Sequence[PhaseConfig], state: ControllerState) -> int:
+    if state.settings is None:
+        return 0
+    names = [phase.name for phase in phases]
+    if state.settings.phase not in names:
+        raise UserError(
+            f"phases: the run is in phase {state.settings.phase!r}, which the configuration no longer has"
+            f"{nearest(state.settings.phase, names)}"
+        )
+    return names.index(state.settings.phase)
+
+
+def _in_force(state: ControllerState) -> Settings:
+    assert state.settings is not None
+    return state.settings
+
+
+def _reached(until: Until, counters: Counters, metrics: Mapping[str, float]) -> bool:
+    if until.frames is not None:
+        return counters.frames >= until.frames
+    if until.episodes is not None:
+        return counters.episodes >= until.episodes
+    value = metrics.get(until.metric or "", math.nan)  # comparisons with nan are false
+    return value >= until.above if until.above is not None else value <= (until.below or 0.0)
+
+
+def _progress(until: Until, start: Counters, now: Counters) -> float:
+    """Returns how far a phase that is not over has come, in [0, 1); 0 throughout where its length is not known."""
+    if until.frames is not None:
+        return (now.frames - start.frames) / (until.frames - start.frames)
+    if until.episodes is not None:
+        return (now.episodes - start.episodes) / (until.episodes - start.episodes)
+    return 0.0
+
+
+def _settings(phase: PhaseConfig, index: int, progress: float, before: Settings | None) -> Settings:
+    """Returns the phase's settings at `progress`; a closed loop holds the temperature where it was."""
+    losses = {
+        key: value_at(getattr(phase.losses, key), progress) for key in ("policy", "baseline", "entropy", "load_balance")
+    }
+    penalty = phase.losses.alpha_entropy
+    sign = 0.0 if penalty is None else 1.0 if penalty.direction == "minimize" else -1.0
+    weight = 0.0 if penalty is None else value_at(penalty.weight, progress)
+    if isinstance(phase.temperature, EntropyTarget):
+        temperature = _clamp(before.temperature if before is not None else 1.0, phase.temperature.bounds)
+    else:
+        temperature = value_at(phase.temperature, progress)
+    return Settings(
+        phase=phase.name,
+        phase_index=index,
+        routing=phase.routing,
+        temperature=temperature,
+        learning_rate=value_at(phase.learning_rate, progress),
+        losses=LossSettings(**losses, alpha_entropy=sign * weight),
+    )
+
+
+def _steered(phase: PhaseConfig, settings: Settings, progress: float, metrics: Mapping[str, float]) -> Settings:
+    """Takes the closed loop's step for one update; figures that are missing or not finite leave things as they are."""
+    loop, measured = phase.temperature, metrics.get("alpha_entropy", math.nan)
+    if not isinstance(loop, EntropyTarget) or not math.isfinite(measured):
+        return settings
+    error = value_at(loop.target_alpha_entropy, progress) - measured
+    factor = math.exp(_clamp(loop.gain * error, (-_LARGEST_STEP, _LARGEST_STEP)))
+    return replace(settings, temperature=_clamp(settings.temperature * factor, loop.bounds))
+
+
+def _clamp(value: float, bounds: tuple[float, float]) -> float:
+    return min(max(value, bounds[0]), bounds[1])
+
+
+# Events.
+
+
+def _events_of_entering(
+    passed: Sequence[PhaseConfig], before: Settings | None, settings: Settings, counters: Counters
+) -> list[PhaseEvent]:
+    """Returns what changes on the way from `passed[0]` (left, unless the run begins) to `passed[-1]` (entered)."""
+    events = []
+    if before is not None:
+        events += _events_of_leaving(passed[0], before, counters)
+    name = None if before is None else before.phase
+    for phase in passed if before is None else passed[1:]:
+        events.append(_event(counters, phase.name, "phase", name, phase.name))
+        name = phase.name
+    old = {} if before is None else _flat(before)
+    plan = _plan(passed[-1])
+    for key, value in _flat(settings).items():
+        new = plan.get(key, value)
+        if new != old.get(key):
+            events.append(_event(counters, settings.phase, key, old.get(key), new))
+    return events
+
+
+def _events_of_leaving(phase: PhaseConfig, settings: Settings, counters: Counters) -> list[PhaseEvent]:
+    values = _flat(settings)
+    return [_event(counters, phase.name, key, text, values[key]) for key, text in _plan(phase).items()]
+
+
+def _events_of_overrides(
+    phase: PhaseConfig, before: Settings, settings: Settings, counters: Counters
+) -> list[PhaseEvent]:
+    """Returns changes of what does not move by itself: a resume with other settings made them."""
+    old, plan = _flat(before), _plan(phase)
+    return [
+        _event(counters, phase.name, key, old[key], new, by="operator")
+        for key, new in _flat(settings).items()
+        if key not in plan and new != old[key]
+    ]
+
+
+def _event(
+    counters: Counters, phase: str, key: str, old: float | str | None, new: float | str | None, by: str = "controller"
+) -> PhaseEvent:
+    return PhaseEvent(counters.frames, counters.episodes, phase, key, old, new, by)
+
+
+def _flat(settings: Settings) -> dict[str, float | str]:
+    losses = {f"losses.{key}": value for key, value in asdict(settings.losses).items()}
+    return {
+        "routing": settings.routing,
+        "temperature": settings.temperature,
+        "learning_rate": settings.learning_rate,
+        **losses,
+    }
+
+
+def _plan(phase: PhaseConfig) -> dict[str, str]:
+    """Returns the text of every setting that moves within the phase, by key."""
+    plan = {key: describe(schedule) for key, schedule in phase.schedules().items() if isinstance(schedule, Ramp)}
+    if isinstance(phase.temperature, EntropyTarget):
+        plan["temperature"] = f"alpha entropy target {describe(phase.temperature.target_alpha_entropy)}"
+    penalty = phase.losses.alpha_entropy
+    if penalty is not None and penalty.direction == "maximize" and isinstance(penalty.weight, Ramp):
+        plan["losses.alpha_entropy"] = f"minus {describe(penalty.weight)}"
+    return plan

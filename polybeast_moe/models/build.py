@@ -1,0 +1,40 @@
+"""Builds the policy that a configuration names."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from polybeast_moe.config import RunConfig
+from polybeast_moe.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from polybeast_moe.graph import KnowledgeGraph
+
+
+def build_policy(config: RunConfig, graph: KnowledgeGraph | None, *, num_actions: int) -> nn.Module:
+    """Makes `policy.class` as `class(config, graph, num_actions=A)`; `docs/policy.md` tells what it must offer.
+
+    Raises UserError where the class cannot be imported or is not a torch module.
+    """
+    policy: nn.Module = policy_class(config.policy.class_)(config, graph, num_actions=num_actions)
+    return policy
+
+
+def policy_class(path: str) -> type[nn.Module]:
+    """Imports a class by its path, `package.module.Class`. Raises UserError naming what is missing."""
+    module_name, _, name = path.rpartition(".")
+    if not module_name:
+        raise UserError(f"policy.class: {path!r} is not an import path; write package.module.Class")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"policy.class: cannot import {module_name!r} ({error})") from error
+    found = getattr(module, name, None)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        kinds = {key: value for key, value in vars(module).items() if isinstance(value, type)}
+        modules = [key for key, value in kinds.items() if issubclass(value, nn.Module)]
+        raise UserError(f"policy.class: {module_name!r} has no torch module {name!r}{nearest(name, modules)}")
+    return found

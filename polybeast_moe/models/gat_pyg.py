@@ -1,0 +1,51 @@
+"""Graph attention by PyTorch Geometric: the reference beside `gat`, with the same parameters and interface."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import GATConv
+
+from polybeast_moe.models.gat import NEGATIVE_SLOPE, GraphAttentionStack, OperatorStates
+from polybeast_moe.models.message_edges import MessageEdges
+
+
+class PygGraphAttention(GraphAttentionStack):
+    """One disjoint copy of the graph a pattern, without the edges whose senders are silent there."""
+
+    condition_edges: Tensor
+    other_edges: Tensor
+
+    def __init__(self, conditions: int, operators: int, edges: MessageEdges, hidden: int, heads: int) -> None:
+        super().__init__(conditions, operators, hidden, heads)
+        loops = torch.arange(conditions + operators)[:, None].expand(-1, 2)
+        others = torch.cat([edges.operator + conditions, loops])
+        conditions_first = edges.condition + torch.tensor([0, conditions])
+        self.register_buffer("condition_edges", conditions_first.t().contiguous(), persistent=False)
+        self.register_buffer("other_edges", others.t().contiguous(), persistent=False)
+
+    def layer(self, hidden: int, heads: int) -> nn.Module:
+        """Makes one attention layer; self-loops are among the edges already."""
+        layer: nn.Module = GATConv(hidden, hidden // heads, heads, negative_slope=NEGATIVE_SLOPE, add_self_loops=False)
+        return layer
+
+    def forward(self, lit: Tensor) -> OperatorStates:
+        """Lit conditions [U, P] (0 or 1, float) -> operator states."""
+        patterns, nodes = len(lit), len(self.identity)
+        edges = self._edges(lit)
+        states = self.inputs().repeat(patterns, 1)
+        states = self.first_norm(states + F.relu(self.first(states, edges)))
+        states = self.second_norm(states + F.relu(self.second(states, edges)))
+        copies = torch.arange(0, patterns * nodes, nodes, device=lit.device)
+        operators = torch.arange(self.num_conditions, nodes, device=lit.device)
+        return OperatorStates(states, copies[:, None] + operators)
+
+    def _edges(self, lit: Tensor) -> Tensor:
+        """The edges of all copies, [2, number of edges]."""
+        nodes = len(self.identity)
+        first = torch.arange(0, len(lit) * nodes, nodes, device=lit.device)[:, None]
+        others = self.other_edges[:, None] + first  # [2, U, Eo]
+        sending = lit[:, self.condition_edges[0]].bool()  # [U, Ec]
+        conditions = (self.condition_edges[:, None] + first)[:, sending]
+        return torch.cat([others.flatten(1), conditions], dim=1)

@@ -1,0 +1,151 @@
+"""The graph stream: lit conditions -> intent vector and a prior over the experts.
+
+Rows repeat: within a batch of play about half of the patterns of lit conditions are distinct. Attention runs once per
+distinct pattern and its results are indexed back, which leaves values and gradients as they were.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from polybeast_moe.config import GraphConfig
+from polybeast_moe.models.distinct import distinct_rows
+from polybeast_moe.models.gat import DistinctGraphAttention, GraphAttentionStack, OperatorStates
+from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
+from polybeast_moe.models.message_edges import message_edges
+from polybeast_moe.models.weighted_sum import gather_rows, weighted_sum
+
+if TYPE_CHECKING:
+    from polybeast_moe.graph import KnowledgeGraph
+
+_WORD = 64
+
+
+class GraphReadout(NamedTuple):
+    """What the graph stream says about each row."""
+
+    intent: Tensor
+    """[N, hidden]: the operators' states, read out by multi-head attention."""
+    prior: Tensor
+    """[N, E]: per expert the log-mean-exp of its operators' scores; 0 for an expert without operators."""
+
+
+class GraphStream(nn.Module):
+    """Two layers of graph attention over the knowledge graph and a readout over its operators."""
+
+    word: Tensor
+    bit: Tensor
+    bound: Tensor
+    mask: Tensor
+
+    def __init__(self, config: GraphConfig, graph: KnowledgeGraph, experts: Sequence[str]) -> None:
+        super().__init__()
+        bits = torch.tensor([-1 if bit is None else bit for bit in graph.condition_bits], dtype=torch.int64)
+        bound = bits >= 0  # a condition that the engine cannot evaluate is never lit
+        bits = bits.clamp(min=0)
+        words = int(bits.max()) // _WORD + 1
+        self.register_buffer("word", bits // _WORD, persistent=False)
+        self.register_buffer("bit", bits % _WORD, persistent=False)
+        self.register_buffer("bound", bound.float(), persistent=False)
+        # Bits are distinct, so that their sum is their union.
+        mask = torch.zeros(words, dtype=torch.int64).index_add_(0, self.word, bound.long() << self.bit)
+        self.register_buffer("mask", mask, persistent=False)
+        self.hidden, self.heads = config.hidden, config.heads
+        self.deduplicate = True
+        self.attention = _attention(config, graph)
+        operators_of = {
+            expert: [index for index, operator in enumerate(graph.operators) if operator.expert == expert]
+            for expert in experts
+        }
+        self.operators_of = [operators_of[expert] for expert in experts]
+        # One matrix reads the operators: a score a head for the readout, and the score for the experts' prior.
+        self.read = orthogonal(nn.Linear(config.hidden, config.heads + 1), LAST_GAIN)
+        self.memory = PatternMemory()
+
+    def forward(self, conditions: Tensor, weights_version: int | None = None) -> GraphReadout:
+        """Packed lit conditions [N, W] int64 -> GraphReadout.
+
+        With `weights_version` and without gradients, results are kept per pattern and used again as long as the version
+        stays the same: whoever passes it changes it with every change of the weights.
+        """
+        words = self._relevant(conditions)
+        if weights_version is not None and not torch.is_grad_enabled():
+            return self._split(self.memory.recall(self, words, weights_version))
+        if not self.deduplicate:
+            return self._split(self.patterns(words))
+        first, number = distinct_rows(words.unbind(1))
+        return self._split(self.patterns(words[first]).index_select(0, number))
+
+    def patterns(self, words: Tensor) -> Tensor:
+        """Packed patterns [U, W] -> [U, hidden + E]: intent and prior side by side."""
+        lit = (words.index_select(1, self.word) >> self.bit).bitwise_and_(1) * self.bound
+        return self._read_out(self.attention(lit))
+
+    def pack(self, lit: Tensor) -> Tensor:
+        """Lit conditions [N, P] (0 or 1) -> packed words [N, W] int64, as the engine writes them."""
+        bits = (lit * self.bound).long() << self.bit
+        return bits.new_zeros(len(lit), len(self.mask)).index_add_(1, self.word, bits)
+
+    def _read_out(self, operators: OperatorStates) -> Tensor:
+        """Operator states of U patterns -> [U, hidden + E]."""
+        scores = gather_rows(self.read(operators.states), operators.row)  # [U, O, H + 1]
+        weights = scores[..., : self.heads].softmax(dim=1)
+        intent = weighted_sum(operators.states, operators.row, weights)
+        operator_scores = scores[..., -1]
+        nothing = torch.zeros_like(intent[:, 0])
+        priors = [
+            operator_scores[:, members].logsumexp(1) - math.log(len(members)) if members else nothing
+            for members in self.operators_of
+        ]
+        return torch.cat([intent, torch.stack(priors, dim=1)], dim=1)
+
+    def _split(self, both: Tensor) -> GraphReadout:
+        return GraphReadout(*both.tensor_split([self.hidden], dim=1))
+
+    def _relevant(self, conditions: Tensor) -> Tensor:
+        """The packed conditions with only the words and bits that this graph reads."""
+        return conditions[:, : len(self.mask)] & self.mask
+
+
+class PatternMemory:
+    """Results of the graph stream per pattern, kept while the weights stay the same. Not part of a policy's state."""
+
+    def __init__(self, limit: int = 65_536) -> None:
+        self.limit = limit
+        self.version: int | None = None
+        self.rows: dict[tuple[int, ...], int] = {}
+        self.results = torch.empty(0, 0)
+
+    def recall(self, stream: GraphStream, words: Tensor, version: int) -> Tensor:
+        """Patterns [N, W] -> [N, hidden + E], computing only those not met at this version of the weights."""
+        if version != self.version or len(self.rows) > self.limit:
+            self.version, self.rows = version, {}
+        patterns = [tuple(pattern) for pattern in words.tolist()]
+        fresh = {pattern: row for row, pattern in enumerate(patterns) if pattern not in self.rows}
+        if fresh:
+            self._append(fresh, stream.patterns(words[list(fresh.values())]))
+        return self.results[[self.rows[pattern] for pattern in patterns]]
+
+    def _append(self, patterns: Iterable[tuple[int, ...]], results: Tensor) -> None:
+        start, end = len(self.rows), len(self.rows) + len(results)
+        if end > len(self.results):
+            grown = results.new_empty(max(1024, 2 * end), results.shape[1])
+            if start:
+                grown[:start] = self.results[:start]
+            self.results = grown
+        self.results[start:end] = results
+        self.rows.update(zip(patterns, range(start, end), strict=True))
+
+
+def _attention(config: GraphConfig, graph: KnowledgeGraph) -> GraphAttentionStack:
+    sizes = (len(graph.conditions), len(graph.operators), message_edges(graph), config.hidden, config.heads)
+    if config.implementation == "pyg":
+        from polybeast_moe.models.gat_pyg import PygGraphAttention
+
+        return PygGraphAttention(*sizes)
+    return DistinctGraphAttention(*sizes)

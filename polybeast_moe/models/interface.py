@@ -1,0 +1,43 @@
+"""What goes into a policy and what comes out of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Observation(NamedTuple):
+    """One observation a row. Rows are any flat batch; with a recurrent core they are [T, B] flattened, time first."""
+
+    glyph_crop: Tensor
+    """[N, C, C] int16: glyphs around the hero, who stands in the middle; `nle.nethack.NO_GLYPH` outside the map."""
+    blstats: Tensor
+    """[N, 27] int64, in the order of `nle.nethack.NLE_BL_*`."""
+    conditions: Tensor
+    """[N, W] int64: the lit conditions, bit i % 64 of word i / 64 (uint64 words viewed as int64)."""
+    previous_action: Tensor
+    """[N] int64: index of the action that led here; the number of actions A where there was none."""
+    message: Tensor | None = None
+    """[N, 256] uint8, NUL padded; None only where the policy does not read it."""
+
+
+class PolicyOutput(NamedTuple):
+    """What the policy makes of N rows, with A actions and E experts."""
+
+    logits: Tensor
+    """[N, A]: action logits of the mixture."""
+    value: Tensor
+    """[N]: estimate of the discounted return."""
+    alpha: Tensor
+    """[N, E]: weights of the experts, on the simplex."""
+    router_scores: Tensor
+    """[N, E]: bounded scores, before the temperature divides them."""
+    alpha_entropy: Tensor
+    """[N]: H(alpha) in nats."""
+    expert_logits: Tensor
+    """[N, E, A]: what each expert alone would say."""
+    state: Tensor | None
+    """[B, S]: recurrent state after the last step; what was given where there is no recurrent core."""
+    states: Tensor | None
+    """[T, B, S]: recurrent state after each step (for bootstraps at truncations); None without a recurrent core."""

@@ -1,0 +1,168 @@
+"""The policy: two streams (what the screen shows, what the knowledge graph makes of it), a router, experts, a value."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from polybeast_moe.config import PolicyConfig, RunConfig
+from polybeast_moe.models.experts import Experts
+from polybeast_moe.models.glyphs import GlyphCropEncoder
+from polybeast_moe.models.graph_stream import GraphStream
+from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
+from polybeast_moe.models.interface import Observation, PolicyOutput
+from polybeast_moe.models.recurrent import RecurrentCore
+from polybeast_moe.models.router import Router
+from polybeast_moe.models.status import BlstatsEncoder, MessageEncoder
+from polybeast_moe.ops import expert_mixture
+from polybeast_moe.ops.mixture import Routing
+
+if TYPE_CHECKING:
+    from polybeast_moe.graph import KnowledgeGraph
+
+_ACTION_EMBEDDING = 16
+
+
+class VisualStream(nn.Module):
+    """What one observation shows, as one vector: Observation of N rows -> [N, hidden]."""
+
+    def __init__(self, config: PolicyConfig, crop_size: int, num_actions: int) -> None:
+        super().__init__()
+        self.glyphs = GlyphCropEncoder(crop_size, config.glyph_embedding, config.conv_channels, config.hidden)
+        self.blstats = BlstatsEncoder()
+        self.message = MessageEncoder() if config.message else None
+        self.previous_action = nn.Embedding(num_actions + 1, _ACTION_EMBEDDING)
+        features = config.hidden + self.blstats.out_features + _ACTION_EMBEDDING
+        if self.message is not None:
+            features += self.message.out_features
+        self.join = orthogonal(nn.Linear(features, config.hidden))
+        self.norm = nn.LayerNorm(config.hidden)
+
+    def forward(self, observation: Observation) -> Tensor:
+        """[N, hidden]."""
+        parts = [
+            self.glyphs(observation.glyph_crop),
+            self.blstats(observation.blstats),
+            self.previous_action(observation.previous_action),
+        ]
+        if self.message is not None:
+            if observation.message is None:
+                raise ValueError("this policy reads the message: observation.message must not be None")
+            parts.append(self.message(observation.message))
+        return F.relu(self.norm(self.join(torch.cat(parts, dim=1))))
+
+
+class GraphMoEPolicy(nn.Module):
+    """A mixture of experts over a visual stream and a graph stream. Same input and weights: same output."""
+
+    def __init__(self, config: RunConfig, graph: KnowledgeGraph | None, *, num_actions: int) -> None:
+        super().__init__()
+        policy = config.policy
+        if config.graph.enabled and graph is None:
+            raise ValueError("graph.enabled is true: a policy needs its knowledge graph")
+        self.num_actions = num_actions
+        self.expert_names = policy.experts
+        self.mixture_backend = policy.mixture_backend
+        self.expert_intent = policy.expert_intent
+        self.operator_prior = policy.router.operator_prior
+
+        self.visual = VisualStream(policy, config.env.crop_size, num_actions)
+        self.core = RecurrentCore(policy.hidden, policy.lstm) if policy.lstm else None
+        self.graph = GraphStream(config.graph, graph, policy.experts) if config.graph.enabled and graph else None
+        seen = policy.lstm or policy.hidden
+        intent = config.graph.hidden if self.graph is not None else 0
+        self.router = Router(policy.router, seen + intent, len(policy.experts))
+        features = seen + (intent if policy.expert_intent else 0)
+        self.experts = Experts(features, policy.expert_hidden, num_actions, len(policy.experts))
+        self.value = orthogonal(nn.Linear(seen + intent, 1), LAST_GAIN)
+
+    @property
+    def state_size(self) -> int:
+        """Numbers of recurrent state a game; 0 without a recurrent core."""
+        return self.core.state_size if self.core is not None else 0
+
+    def initial_state(self, batch: int) -> Tensor:
+        """[batch, state_size] zeros: the state before the first step of an episode."""
+        return self.value.weight.new_zeros(batch, self.state_size)
+
+    def forward(
+        self,
+        observation: Observation,
+        state: Tensor | None = None,
+        *,
+        routing: Routing = "sparsemax",
+        temperature: float | Tensor = 1.0,
+        first: Tensor | None = None,
+        weights_version: int | None = None,
+    ) -> PolicyOutput:
+        """Runs the policy on N rows.
+
+        Args:
+            observation: N rows; with a recurrent core N = T * B, time first.
+            state: [B, S], the recurrent state before the first step; None: zeros.
+            routing: "softmax" or "sparsemax".
+            temperature: divides the bounded router scores; a constant, no gradient flows to it.
+            first: [T, B] bool, True where a row is the first of its episode. Needed with a recurrent core only.
+            weights_version: lets inference without gradients keep the graph's results until this number changes.
+
+        Raises:
+            ValueError: a recurrent core without `first`, or an observation without a message that is to be read.
+        """
+        seen = self.visual(observation)
+        states = None
+        if self.core is not None:
+            if first is None:
+                raise ValueError("a recurrent policy needs first [T, B]")
+            if state is None:
+                state = self.initial_state(first.shape[1])
+            seen, states = self.core(seen.unflatten(0, tuple(first.shape)), state, first)
+            seen, state = seen.flatten(0, 1), states[-1]
+
+        both, prior = seen, None
+        if self.graph is not None:
+            read = self.graph(observation.conditions, weights_version)
+            both = torch.cat([seen, read.intent], dim=1)
+            prior = read.prior if self.operator_prior else None
+        router_scores = self.router(both, prior)
+        expert_logits = self.experts(both if self.expert_intent else seen)
+        mixture = expert_mixture(
+            router_scores, expert_logits, temperature, routing=routing, backend=self.mixture_backend
+        )
+        return PolicyOutput(
+            logits=mixture.logits,
+            value=self.value(both).squeeze(1),
+            alpha=mixture.alpha,
+            router_scores=router_scores,
+            alpha_entropy=mixture.entropy,
+            expert_logits=expert_logits,
+            state=state,
+            states=states,
+        )
+
+    @torch.no_grad()
+    def infer(
+        self,
+        observation: Observation,
+        state: Tensor | None = None,
+        *,
+        routing: Routing = "sparsemax",
+        temperature: float | Tensor = 1.0,
+        first: Tensor | None = None,
+        weights_version: int | None = None,
+    ) -> PolicyOutput:
+        """One step of B games without gradients: as `forward` with T = 1, `first` [B]; None: no game starts here."""
+        if self.core is not None:
+            rows = len(observation.blstats)
+            first = torch.zeros(rows, dtype=torch.bool, device=observation.blstats.device) if first is None else first
+            first = first[None]
+        return self.forward(
+            observation,
+            state,
+            routing=routing,
+            temperature=temperature,
+            first=first,
+            weights_version=weights_version,
+        )

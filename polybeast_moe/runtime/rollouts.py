@@ -1,0 +1,160 @@
+"""Rollout slots as named torch tensors: views of the shared region, no copies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from polybeast_moe import _C
+from polybeast_moe.config import RunConfig
+from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.models.interface import Observation
+
+ROUTINGS = ("softmax", "sparsemax")
+"""Routing by the number that slots and the control block hold."""
+
+EPISODE_FIELDS = (
+    "score",
+    "score_after_end",
+    "return",
+    "length",
+    "depth",
+    "turns",
+    "how_done",
+    "alpha_entropy",
+    "seed_core",
+    "seed_disp",
+)
+
+
+def rollout_layout(config: RunConfig, state_size: int) -> _C.RolloutLayout:
+    """Returns the layout of a run's slots; `state_size` is the policy's floats of recurrent state a game."""
+    return _C.RolloutLayout(
+        unroll=config.runtime.unroll,
+        games=config.runtime.games_per_group,
+        actions=len(ACTIONS),
+        experts=len(config.policy.experts),
+        state=state_size,
+        crop=config.env.crop_size,
+        store_glyphs=config.env.store_glyphs,
+        max_episode_steps=config.env.max_episode_steps,
+    )
+
+
+class Rollout:
+    """One slot: T steps of a group of K games. `fields[name]` is a tensor view, time first, as docs/rollouts.md lists.
+
+    Row t of an observation field is what the action in row t was chosen at; row T is the bootstrap observation.
+    """
+
+    def __init__(self, region: _C.Region, slot: int) -> None:
+        self.slot = slot
+        memory = region.slot(slot)
+        self.fields = {name: _view(memory, dtype, shape, offset) for name, dtype, shape, offset in region.layout.fields}
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.fields[name]
+
+    def observation(self, t: int) -> Observation:
+        """Returns the K observations of step t."""
+        return Observation(
+            glyph_crop=self["glyph_crop"][t],
+            blstats=self["blstats"][t],
+            conditions=self["conditions"][t],
+            previous_action=self["previous_action"][t].long(),
+            message=self["message"][t],
+        )
+
+    def episodes(self) -> list[dict[str, float | int]]:
+        """Returns the records of episodes that ended in this slot, in the order of their ends."""
+        count = int(self["record_count"][0])
+        columns = {name: self[f"record_{name}"][:count].tolist() for name in EPISODE_FIELDS}
+        return [{name: values[i] for name, values in columns.items()} for i in range(count)]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rollouts side by side, as the learner reads them: T steps of B games.
+
+    Shapes: observation rows are [(T+1)·B, ...] flattened time first; `first` [T+1, B]; `action`, `reward`, `terminated`,
+    `truncated` [T, B]; `behaviour_logits` [T, B, A]; `policy_version` [T, B]; `initial_state` [B, S]; the F final
+    observations belong to games `final_game` at steps `final_step`.
+    """
+
+    observation: Observation
+    first: Tensor
+    action: Tensor
+    behaviour_logits: Tensor
+    policy_version: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    initial_state: Tensor
+    final_observation: Observation
+    final_step: Tensor
+    final_game: Tensor
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return self.reward.shape[0]
+
+    @property
+    def games(self) -> int:
+        """B."""
+        return self.reward.shape[1]
+
+
+def make_batch(rollouts: list[Rollout]) -> Batch:
+    """Copies rollouts into one batch, so that their slots can be returned at once."""
+
+    def beside(name: str) -> Tensor:
+        return torch.cat([rollout[name] for rollout in rollouts], dim=1)
+
+    def rows(name: str) -> Tensor:
+        return beside(name).flatten(0, 1)
+
+    def final(name: str) -> Tensor:
+        return torch.cat([rollout[f"final_{name}"][: int(rollout["final_count"][0])] for rollout in rollouts])
+
+    games = rollouts[0]["reward"].shape[1]
+    offsets = [i * games for i in range(len(rollouts))]
+    return Batch(
+        observation=Observation(
+            glyph_crop=rows("glyph_crop"),
+            blstats=rows("blstats"),
+            conditions=rows("conditions"),
+            previous_action=rows("previous_action").long(),
+            message=rows("message"),
+        ),
+        first=beside("first").bool(),
+        action=beside("action").long(),
+        behaviour_logits=beside("behaviour_logits"),
+        policy_version=torch.cat([r["policy_version"].unsqueeze(1).expand(-1, games) for r in rollouts], dim=1),
+        reward=beside("reward"),
+        terminated=beside("terminated").bool(),
+        truncated=beside("truncated").bool(),
+        initial_state=torch.cat([rollout["initial_state"] for rollout in rollouts]),
+        final_observation=Observation(
+            glyph_crop=final("glyph_crop"),
+            blstats=final("blstats"),
+            conditions=final("conditions"),
+            previous_action=final("previous_action").long(),
+            message=final("message"),
+        ),
+        final_step=final("step").long(),
+        final_game=torch.cat(
+            [
+                rollout["final_game"][: int(rollout["final_count"][0])].long() + offset
+                for rollout, offset in zip(rollouts, offsets, strict=True)
+            ]
+        ),
+    )
+
+
+def _view(memory: np.ndarray, dtype: str, shape: tuple[int, ...], offset: int) -> Tensor:
+    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return torch.from_numpy(memory[offset : offset + count].view(dtype).reshape(shape))

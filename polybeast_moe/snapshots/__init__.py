@@ -1,0 +1,6 @@
+"""Snapshots: everything needed to go on, in directories that are complete or absent. Importing this costs no torch."""
+
+from polybeast_moe.snapshots.contents import Snapshot, load, save
+from polybeast_moe.snapshots.directory import SnapshotError, newest_good, prune, sweep, verify
+
+__all__ = ["Snapshot", "SnapshotError", "load", "newest_good", "prune", "save", "sweep", "verify"]

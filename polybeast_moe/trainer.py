@@ -1,0 +1,305 @@
+"""A whole run, in one place: rollouts → update → metrics → phase → snapshot, until the curriculum ends."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polybeast_moe.config import RunConfig
+from polybeast_moe.config_files import resolve_data_file
+from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.envs.nle_package import NlePackage, check_nle
+from polybeast_moe.evaluation.random_policy import measure_random_policy
+from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
+from polybeast_moe.graph import KnowledgeGraph, load_graph
+from polybeast_moe.learning.learner import Learner
+from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, advance, phase_progress
+from polybeast_moe.models import build_policy
+from polybeast_moe.monitoring.console import Console, Status
+from polybeast_moe.monitoring.metrics import MetricsWindow
+from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
+from polybeast_moe.monitoring.sinks import CsvSink, Sink, Sinks
+from polybeast_moe.run_directory import RunDirectory
+from polybeast_moe.runtime.inline import InlineRuntime
+from polybeast_moe.runtime.process import StopRequests, keep_freed_memory
+from polybeast_moe.runtime.rollouts import Rollout, make_batch
+from polybeast_moe.snapshots import Snapshot, load, prune, save
+
+
+def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) -> int:
+    """Trains until the last phase ends or a signal asks to stop; returns the exit code (128 + the signal's number).
+
+    `resume` is the snapshot to go on from.
+    """
+    keep_freed_memory()
+    torch.set_num_threads(config.runtime.threads or usable_cores())
+    package = check_nle()
+    snapshot = load(resume) if resume is not None else None
+    games = _games_directory(run_dir.path)
+    try:
+        with StopRequests() as stop, Console() as console:
+            trainer = Trainer(config, run_dir, package, games, console, snapshot)
+            try:
+                trainer.run(stop)
+            finally:
+                trainer.close()
+            if not stop():
+                console.log(f"Playing {config.evaluation.random_episodes} episodes of the random policy")
+                measure_random_policy(config, package, games, run_dir.path)
+    finally:
+        shutil.rmtree(games, ignore_errors=True)
+    if stop():
+        print(f"Stopped by a signal. Go on with: polybeast-moe resume {run_dir.path}")
+        return 128 + (stop.signal_number or 0)
+    print_phase_table(phase_table(run_dir.path))
+    print(f"Report: {write_report(run_dir.path)}")
+    return 0
+
+
+class Trainer:
+    """Owns the parts of one run and the loop that joins them."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        run_dir: RunDirectory,
+        package: NlePackage,
+        games: Path,
+        console: Console,
+        snapshot: Snapshot | None = None,
+    ) -> None:
+        """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from."""
+        self._config = config
+        self._run_dir = run_dir.path
+        self._console = console
+        self._counters = Counters()
+        self._controller = ControllerState()
+        self._began = time.monotonic()
+        self._meter = ProcessMeter()
+        self._last_row: dict[str, Any] = {}
+        self._row_at = self._snapshot_at = self._began
+
+        torch.manual_seed(config.seed)
+        graph = _load_graph(config)
+        self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
+        self._learner = Learner(self._policy, config.learner)
+        self._window = MetricsWindow(config.policy.experts)
+        self._sinks = Sinks(_sinks(config, run_dir.path))
+        if snapshot is not None:
+            self._restore(snapshot)
+        self._runtime = InlineRuntime(
+            config, self._policy, package, games, first_episode=self._counters.episodes if snapshot else 0
+        )
+        if snapshot is not None:
+            self._runtime.generator.set_state(_from_hex(snapshot.state["action_random_state"]))
+        self._timed = (0.0, 0.0)
+
+    def run(self, stop: StopRequests) -> None:
+        """Trains until the curriculum ends or `stop` is asked for; the last act is a snapshot."""
+        settings = self._advance({})
+        while not self._controller.finished and not stop():
+            self._tell_runtime(settings)
+            rollouts = self._runtime.collect(stop)
+            if rollouts is None:
+                break
+            diagnostics = self._learn(rollouts, settings)
+            before, settings = settings, self._advance(diagnostics)
+            phase_ended = settings.phase != before.phase or self._controller.finished
+            self._report(before, stop=phase_ended)
+            if phase_ended:
+                self._save("phase_end")
+            elif time.monotonic() - self._snapshot_at >= self._config.snapshots.every_seconds:
+                self._save("periodic")
+        if stop():
+            self._report(settings, stop=True)
+            self._save("signal")
+
+    def close(self) -> None:
+        """Ends the games and closes every file."""
+        self._runtime.close()
+        self._sinks.close()
+
+    def _learn(self, rollouts: list[Rollout], settings: Settings) -> dict[str, float]:
+        """One update: consumes the rollouts, counts their frames and episodes."""
+        began = time.perf_counter()
+        batch = make_batch(rollouts)
+        episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
+        self._runtime.give_back(rollouts)
+        report = self._learner.update(batch, settings)
+        if not report.applied:
+            self._console.log(f"update {self._learner.updates + 1} skipped: its gradient was not finite")
+        frames = batch.steps * batch.games
+        number = self._counters.episodes
+        self._counters = Counters(
+            self._counters.frames + frames, number + len(episodes), self._counters.updates + 1
+        )
+        for episode in episodes:
+            self._window.episode(episode["score"], episode["return"])
+        self._sinks.episodes(
+            [
+                {"episode": number + i, "frames": self._counters.frames, "phase": settings.phase, **episode}
+                for i, episode in enumerate(episodes, start=1)
+            ]
+        )
+        self._window.update(frames, report.diagnostics, report.mean_alpha)
+        self._window.spent("update", time.perf_counter() - began)
+        engine, inference = self._runtime.engine_seconds, self._runtime.inference_seconds
+        self._window.spent("engine", engine - self._timed[0])
+        self._window.spent("inference", inference - self._timed[1])
+        self._timed = (engine, inference)
+        return report.diagnostics
+
+    def _advance(self, metrics: dict[str, float]) -> Settings:
+        """Asks the phase controller for the settings of the next update and keeps its events."""
+        self._controller, settings, events = advance(
+            self._config.phases, self._controller, self._counters, {**metrics, **self._episode_metrics()}
+        )
+        self._keep_events(events)
+        return settings
+
+    def _episode_metrics(self) -> dict[str, float]:
+        scores = self._window.scores
+        return {"mean_episode_score": statistics.fmean(scores)} if scores else {}
+
+    def _keep_events(self, events: list[PhaseEvent]) -> None:
+        for event in events:
+            self._sinks.event({"time": time.time(), **event.to_dict()})
+            if event.key == "phase":
+                self._console.log(f"phase {event.new} begins at {event.frames:,} frames, {event.episodes:,} episodes")
+
+    def _tell_runtime(self, settings: Settings) -> None:
+        self._runtime.set_control(
+            phase=settings.phase_index,
+            routing=settings.routing,
+            temperature=settings.temperature,
+            policy_version=self._learner.updates,
+        )
+
+    def _report(self, settings: Settings, *, stop: bool) -> None:
+        """Writes a row of metrics when one is due (`stop`: now) and refreshes the console."""
+        now = time.monotonic()
+        if stop or now - self._row_at >= self._config.monitoring.every_seconds:
+            self._row_at = now
+            self._last_row = self._window.row(
+                frames=self._counters.frames,
+                episodes=self._counters.episodes,
+                updates=self._counters.updates,
+                wall_seconds=now - self._began,
+                phase=settings.phase,
+                routing=settings.routing,
+                router_temperature=settings.temperature,
+                learning_rate=settings.learning_rate,
+            )
+            self._sinks.metrics(self._last_row)
+        self._console.update(self._status(settings, now))
+
+    def _status(self, settings: Settings, now: float) -> Status:
+        scores = self._window.scores
+        row = {
+            **self._last_row,
+            "frames": self._counters.frames,
+            "episodes": self._counters.episodes,
+            "wall_seconds": now - self._began,
+            "phase": settings.phase,
+            "routing": settings.routing,
+            "router_temperature": settings.temperature,
+            "learning_rate": settings.learning_rate,
+        }
+        phase_fraction = phase_progress(self._config.phases, self._controller, self._counters)
+        return Status.from_row(
+            row,
+            self._config.policy.experts,
+            fraction=_run_progress(self._config, self._counters, settings.phase_index, phase_fraction),
+            phase_fraction=phase_fraction,
+            median_score=statistics.median(scores) if scores else None,
+            memory_bytes=self._meter.read().rss_bytes,
+            snapshot_age_seconds=now - self._snapshot_at,
+        )
+
+    def _save(self, kind: str) -> None:
+        """Writes a snapshot and prunes old ones. A full disk costs the snapshot, not the run."""
+        root = self._run_dir / "snapshots"
+        try:
+            save(
+                root, self._counters.frames, self._policy.state_dict(), self._learner.optimizer_state(), self._state(kind)
+            )
+            prune(root, self._config.snapshots.keep_last)
+        except OSError as error:
+            self._console.log(f"no snapshot: {error}; the ones before stand, the next try is in due time")
+        self._snapshot_at = time.monotonic()
+
+    def _state(self, kind: str) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "counters": {
+                "frames": self._counters.frames,
+                "episodes": self._counters.episodes,
+                "updates": self._counters.updates,
+            },
+            "policy_version": self._learner.updates,
+            "wall_seconds": time.monotonic() - self._began,
+            "controller": self._controller.to_dict(),
+            "metrics_window": self._window.state(),
+            "sinks": self._sinks.state(),
+            "action_random_state": _to_hex(self._runtime.generator.get_state()),
+            "torch_random_state": _to_hex(torch.get_rng_state()),
+            "config": self._config.to_plain(),
+        }
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        state = snapshot.state
+        self._policy.load_state_dict(snapshot.weights)
+        self._learner.restore(snapshot.optimizer, state["policy_version"])
+        self._counters = Counters(**state["counters"])
+        self._controller = ControllerState.from_dict(state["controller"])
+        self._window.restore(state["metrics_window"])
+        self._sinks.restore(state["sinks"])
+        self._began = time.monotonic() - state["wall_seconds"]
+        torch.set_rng_state(_from_hex(state["torch_random_state"]))
+
+
+def _load_graph(config: RunConfig) -> KnowledgeGraph | None:
+    return load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
+
+
+def _sinks(config: RunConfig, run_dir: Path) -> list[Sink]:
+    sinks: list[Sink] = [CsvSink(run_dir, config.policy.experts)]
+    if config.monitoring.tensorboard:
+        from polybeast_moe.monitoring.tensorboard import TensorBoardSink  # slow to import
+
+        sinks.append(TensorBoardSink(run_dir, config.policy.experts))
+    return sinks
+
+
+def _run_progress(config: RunConfig, counters: Counters, phase_index: int, phase_fraction: float) -> float:
+    """Returns how far the whole run has come, in [0, 1]: by its last total, or by phases where that is a metric."""
+    until = config.phases[-1].until
+    if until.frames is not None:
+        return min(1.0, counters.frames / until.frames)
+    if until.episodes is not None:
+        return min(1.0, counters.episodes / until.episodes)
+    return (phase_index + phase_fraction) / len(config.phases)
+
+
+def _games_directory(run_dir: Path) -> Path:
+    """Returns an empty folder for the games' files: one a run, so that the next start sweeps what a kill left."""
+    name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:12]
+    directory = Path(tempfile.gettempdir()) / f"polybeast-moe-{name}"
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+def _to_hex(state: torch.Tensor) -> str:
+    return bytes(state.tolist()).hex()
+
+
+def _from_hex(text: str) -> torch.Tensor:
+    return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)
