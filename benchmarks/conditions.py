@@ -126,7 +126,7 @@ class Explorer:
 
     def explore(self, glyphs: np.ndarray, here: tuple[int, int], rng: np.random.Generator) -> int | None:
         """The first step towards stairs, objects or squares that border on unseen ones."""
-        objects = (nethack.GLYPH_BODY_OFF <= glyphs) & (glyphs < nethack.GLYPH_CMAP_OFF) & (glyphs != BOULDER)
+        objects = (glyphs >= nethack.GLYPH_BODY_OFF) & (glyphs < nethack.GLYPH_CMAP_OFF) & (glyphs != BOULDER)
         ground = np.isin(glyphs, GROUND) | objects | (glyphs < nethack.GLYPH_BODY_OFF)
         padded = np.pad(glyphs == STONE, 1)
         unseen = sum(padded[1 + dy : 22 + dy, 1 + dx : 80 + dx].astype(int) for dx, dy in STEP.values()) > 0

@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
 
+#include "actor/actor.h"
 #include "actor/group.h"
 #include "nethack/conditions.h"
 #include "nethack/game.h"
@@ -16,6 +17,7 @@ using namespace pybind11::literals;
 
 namespace {
 
+using pbm::actor::Actor;
 using pbm::actor::Group;
 using pbm::nethack::Game;
 using pbm::nethack::GameSettings;
@@ -107,6 +109,55 @@ std::vector<std::string> condition_texts(Text text) {
   return texts;
 }
 
+Region make_region(const RolloutLayout& layout, std::size_t slots, std::size_t actors, std::size_t groups_per_actor,
+                   std::uint64_t run_seed, const GameSettings& game) {
+  return Region({layout.shape(), slots, actors, groups_per_actor, run_seed}, game);
+}
+
+py::array slot_view(py::object self, std::size_t index) {
+  auto& region = self.cast<Region&>();
+  return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(region.layout().slot_bytes()), region.slot(index), self);
+}
+
+py::array states_view(py::object self, std::size_t group) {
+  auto& region = self.cast<Region&>();
+  const auto& shape = region.spec().rollout;
+  return py::array_t<float>({py::ssize_t{2}, static_cast<py::ssize_t>(shape.games), static_cast<py::ssize_t>(shape.state)},
+                            region.states(group), self);
+}
+
+void set_control(Region& region, std::int32_t phase, std::int32_t routing, double temperature) {
+  auto& control = region.control();
+  control.phase.store(phase);
+  control.routing.store(routing);
+  control.temperature.store(temperature);
+}
+
+py::dict control_dict(Region& region) {
+  const auto& control = region.control();
+  return py::dict("phase"_a = control.phase.load(), "routing"_a = control.routing.load(),
+                  "temperature"_a = control.temperature.load(), "policy_version"_a = control.policy_version.load(),
+                  "paused"_a = control.paused.load() != 0, "stopped"_a = control.stopped.load() != 0);
+}
+
+// Sleeps until a group waits for the policy, the run stops, or the time is up.
+void wait_requests(Region& region, int timeout_ms) {
+  const py::gil_scoped_release release;
+  const std::uint32_t seen = region.bells().requests.load(std::memory_order_acquire);
+  if (!region.requests(1).empty() || region.control().stopped.load()) return;
+  pbm::shm::futex_wait(region.bells().requests, seen, timeout_ms);
+}
+
+// Sleeps until `count` slots wait for the learner (then they are its own), or a delivery came, or the time is up.
+std::vector<std::size_t> wait_delivered(Region& region, std::size_t count, int timeout_ms) {
+  const py::gil_scoped_release release;
+  const std::uint32_t seen = region.bells().deliveries.load(std::memory_order_acquire);
+  auto taken = region.take_delivered(count);
+  if (!taken.empty() || count == 0) return taken;
+  pbm::shm::futex_wait(region.bells().deliveries, seen, timeout_ms);
+  return region.take_delivered(count);
+}
+
 void bind_nethack(py::module_& m) {
   py::register_exception<pbm::nethack::FatalGameError>(m, "FatalGameError", PyExc_RuntimeError);
   py::class_<LibraryFile, std::shared_ptr<LibraryFile>>(m, "LibraryFile")
@@ -172,16 +223,23 @@ void bind_shm(py::module_& m) {
   m.attr("OWNER_LEARNER") = static_cast<int>(Owner::kLearner);
   m.attr("OWNER_FIRST_GROUP") = static_cast<int>(Owner::kFirstGroup);
 
+  py::class_<Region::Request>(m, "Request")
+      .def_readonly("group", &Region::Request::group)
+      .def_readonly("slot", &Region::Request::slot)
+      .def_readonly("step", &Region::Request::step)
+      .def_readonly("answers", &Region::Request::answers);
+
   py::class_<Region>(m, "Region")
-      .def(py::init<RolloutLayout, std::size_t>(), "layout"_a, "slots"_a)
+      .def(py::init(&make_region), "layout"_a, "slots"_a, "actors"_a = 1, "groups_per_actor"_a = 1, "run_seed"_a = 0,
+           "game"_a = GameSettings{})
+      .def_static("attach", &Region::attach, "fd"_a)
       .def_property_readonly("layout", &Region::layout)
-      .def("__len__", &Region::slots)
-      .def("slot",
-           [](py::object self, std::size_t index) {
-             auto& region = self.cast<Region&>();
-             return py::array_t<std::uint8_t>(static_cast<py::ssize_t>(region.layout().slot_bytes()), region.slot(index),
-                                              self);
-           })
+      .def_property_readonly("fd", &Region::fd)
+      .def_property_readonly("actors", [](const Region& region) { return region.spec().actors; })
+      .def_property_readonly("groups", &Region::groups)
+      .def("__len__", [](const Region& region) { return region.spec().slots; })
+      .def("slot", &slot_view, "index"_a)
+      .def("states", &states_view, "group"_a)
       .def("state",
            [](Region& region, std::size_t index) {
              const auto state = pbm::shm::load(region.header(index));
@@ -195,20 +253,28 @@ void bind_shm(py::module_& m) {
            [](Region& region, std::size_t index, int dead) {
              return pbm::shm::take_back(region.header(index), static_cast<Owner>(dead));
            })
-      .def("set_control",
-           [](Region& region, std::int32_t phase, std::int32_t routing, double temperature) {
-             auto& control = region.control();
-             control.phase.store(phase);
-             control.routing.store(routing);
-             control.temperature.store(temperature);
-           },
-           "phase"_a, "routing"_a, "temperature"_a)
+      .def("take_free", [](Region& region, int owner) { return region.take_free(static_cast<Owner>(owner)); })
+      .def("deliver",
+           [](Region& region, std::size_t index, int owner) { return region.deliver(index, static_cast<Owner>(owner)); })
+      .def("take_delivered", &Region::take_delivered, "count"_a)
+      .def("give_back", &Region::give_back, "slot"_a)
+      .def("take_back_actor", &Region::take_back_actor, "actor"_a)
+      .def("requests", &Region::requests, "limit"_a)
+      .def("answer", &Region::answer, "request"_a)
+      .def("wait_requests", &wait_requests, "timeout_ms"_a)
+      .def("wait_delivered", &wait_delivered, "count"_a, "timeout_ms"_a)
+      .def("heartbeat", [](Region& region, std::size_t actor) { return region.actor(actor).heartbeat.load(); })
+      .def("fatal_games",
+           [](Region& region, std::size_t actor) {
+             auto& block = region.actor(actor);
+             return py::make_tuple(block.fatal_games.load(), std::string(block.last_fatal_reason.data()));
+           })
+      .def("wake_everybody", &Region::wake_everybody)
+      .def("set_control", &set_control, "phase"_a, "routing"_a, "temperature"_a)
       .def("set_policy_version", [](Region& region, std::int64_t version) { region.control().policy_version.store(version); })
-      .def_property_readonly("control", [](Region& region) {
-        const auto& control = region.control();
-        return py::dict("phase"_a = control.phase.load(), "routing"_a = control.routing.load(),
-                        "temperature"_a = control.temperature.load(), "policy_version"_a = control.policy_version.load());
-      });
+      .def("pause", [](Region& region, bool on) { region.control().paused.store(on); region.wake_everybody(); })
+      .def("stop", [](Region& region) { region.control().stopped.store(1); region.wake_everybody(); })
+      .def_property_readonly("control", &control_dict);
 }
 
 void bind_actor(py::module_& m) {
@@ -231,6 +297,10 @@ void bind_actor(py::module_& m) {
       .def_property_readonly("games", &Group::games)
       .def_property_readonly("fatal_games", &Group::fatal_games)
       .def_property_readonly("last_fatal_reason", &Group::last_fatal_reason);
+  py::class_<Actor>(m, "Actor")
+      .def(py::init<Region&, std::size_t, const std::filesystem::path&, std::uint64_t>(), py::keep_alive<1, 2>(), "region"_a,
+           "index"_a, "directory"_a, "first_episode"_a)
+      .def("run_once", &Actor::run_once, py::call_guard<py::gil_scoped_release>());
 }
 
 }  // namespace

@@ -83,6 +83,7 @@ Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const n
   final_observation_ = observation_columns(layout, "final_", 1);
   first_ = column(layout, "first", 2);
   previous_action_ = column(layout, "previous_action", 2);
+  episode_step_ = column(layout, "episode_step", 2);
   action_ = column(layout, "action", 2);
   alpha_ = column(layout, "alpha", 2);
   reward_ = column(layout, "reward", 2);
@@ -207,6 +208,7 @@ void Group::write_row(std::uint8_t* slot, std::size_t t, std::size_t k) const {
   write_observation(slot, observation_, cell, *player.game);
   *row<std::uint8_t>(slot, first_, cell) = player.first;
   *row<std::int32_t>(slot, previous_action_, cell) = player.previous_action;
+  *row<std::int32_t>(slot, episode_step_, cell) = static_cast<std::int32_t>(player.game->episode().length);
 }
 
 void Group::write_final(std::uint8_t* slot, std::size_t t, std::size_t k) const {

@@ -9,22 +9,28 @@
 namespace pbm::nethack {
 namespace {
 
-// All rules in bit order, and their conditions as one contiguous array.
+// All groups in bit order, and their conditions as one contiguous array.
 struct Catalogue {
-  std::vector<Rule> rules;
+  std::array<RuleGroup, 5> groups{status_rules(), monster_rules(), terrain_rules(), item_rules(), message_rules()};
   std::vector<Condition> conditions;
 
   Catalogue() {
-    for (const auto group : {status_rules(), monster_rules(), terrain_rules(), item_rules(), message_rules()}) {
-      rules.insert(rules.end(), group.begin(), group.end());
+    for (const RuleGroup& group : groups) {
+      for (const Rule& rule : group.rules) conditions.push_back(rule.condition);
     }
-    for (const Rule& rule : rules) conditions.push_back(rule.condition);
   }
 };
 
 const Catalogue& catalogue() {
   static const Catalogue instance;
   return instance;
+}
+
+// Writes the low `count` bits of a word at a bit position; the target's bits from there on are zero.
+void append(std::uint64_t word, std::size_t position, std::size_t count, std::uint64_t* bits) {
+  const std::size_t shift = position % 64;
+  bits[position / 64] |= word << shift;
+  if (shift + count > 64) bits[position / 64 + 1] |= word >> (64 - shift);
 }
 
 }  // namespace
@@ -38,10 +44,11 @@ void evaluate_conditions(const ObservationView& view, std::uint64_t* bits) noexc
   read_map(view, facts);
   read_inventory(view, facts);
   read_message(view, facts);
-  const std::vector<Rule>& rules = catalogue().rules;
   std::fill_n(bits, condition_words(), 0);
-  for (std::size_t i = 0; i < rules.size(); ++i) {
-    bits[i / 64] |= static_cast<std::uint64_t>(rules[i].holds(facts)) << (i % 64);
+  std::size_t position = 0;
+  for (const RuleGroup& group : catalogue().groups) {
+    append(group.lit(facts), position, group.rules.size(), bits);
+    position += group.rules.size();
   }
 }
 

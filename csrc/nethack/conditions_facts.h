@@ -2,8 +2,11 @@
 #pragma once
 
 #include <bitset>
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <span>
+#include <utility>
 
 #include "nethack/conditions.h"
 #include "nethack/tables.h"
@@ -104,12 +107,29 @@ struct Rule {
   bool (*holds)(const Facts&);
 };
 
-// The rules by what they look at.
-std::span<const Rule> status_rules() noexcept;
-std::span<const Rule> monster_rules() noexcept;
-std::span<const Rule> terrain_rules() noexcept;
-std::span<const Rule> item_rules() noexcept;
-std::span<const Rule> message_rules() noexcept;
+// The rules about one subject: at most 64, bit i of the word that `lit` returns is rule i.
+struct RuleGroup {
+  std::span<const Rule> rules;
+  std::uint64_t (*lit)(const Facts&);
+};
+
+// A group from a constexpr array of rules: knowing them at compile time, the compiler inlines every predicate.
+template <const auto& kRules>
+constexpr RuleGroup rule_group() {
+  constexpr std::size_t kSize = std::size(kRules);
+  static_assert(kSize <= 64, "a group of rules fills one word at most");
+  return {kRules, [](const Facts& facts) {
+            return [&facts]<std::size_t... kIndex>(std::index_sequence<kIndex...>) {
+              return ((std::uint64_t{kRules[kIndex].holds(facts)} << kIndex) | ...);
+            }(std::make_index_sequence<kSize>());
+          }};
+}
+
+RuleGroup status_rules() noexcept;
+RuleGroup monster_rules() noexcept;
+RuleGroup terrain_rules() noexcept;
+RuleGroup item_rules() noexcept;
+RuleGroup message_rules() noexcept;
 
 // Each fills its part of the facts.
 void read_map(const ObservationView& view, Facts& facts) noexcept;

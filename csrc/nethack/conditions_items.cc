@@ -50,7 +50,8 @@ constexpr Rule kRules[] = {
      [](const Facts& f) { return f.underfoot(NounKind::kMagic); }},
     {{"stone_underfoot", "the message tells of a gem, rock, statue or boulder here"},
      [](const Facts& f) { return f.underfoot(NounKind::kStone); }},
-    {{"has_weapon", "carries a weapon or ammunition"}, [](const Facts& f) { return f.carries_class(tables::WEAPON_CLASS); }},
+    {{"has_weapon", "carries a weapon or ammunition"},
+     [](const Facts& f) { return f.carries_class(tables::WEAPON_CLASS); }},
     {{"has_thrown_weapon", "carries daggers, darts, spears or the like, made to be thrown"},
      [](const Facts& f) { return f.carries(Feature::kThrown); }},
     {{"has_bow_and_arrows", "carries a bow or crossbow and arrows or bolts"},
@@ -79,6 +80,6 @@ constexpr Rule kRules[] = {
 
 }  // namespace
 
-std::span<const Rule> item_rules() noexcept { return kRules; }
+RuleGroup item_rules() noexcept { return rule_group<kRules>(); }
 
 }  // namespace pbm::nethack

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 
 #include "nethack/conditions_facts.h"
 
@@ -15,8 +16,8 @@ using tables::kRows;
 
 constexpr std::uint64_t bit(Feature feature) { return std::uint64_t{1} << static_cast<unsigned>(feature); }
 
-constexpr std::uint64_t kOccupied = bit(Feature::kMonster) | bit(Feature::kPet) | bit(Feature::kUnseen) |
-                                    bit(Feature::kItem) | bit(Feature::kTrap);
+constexpr std::uint64_t kOccupied =
+    bit(Feature::kMonster) | bit(Feature::kPet) | bit(Feature::kUnseen) | bit(Feature::kItem) | bit(Feature::kTrap);
 constexpr std::uint64_t kPassable = kOccupied | bit(Feature::kWalkable);
 
 // What the shape of the map needs to know of a square.
@@ -83,36 +84,66 @@ void note_creature(std::size_t glyph, int distance, Facts& facts) {
   facts.hardest_adjacent = std::max(facts.hardest_adjacent, difficulty);
 }
 
-void read_squares(const std::int16_t* glyphs, int x, int y, Squares& squares, Facts& facts) {
-  for (int row = 0; row < kRows; ++row) {
+// Squares of the map in which the shape of the corridors is looked for.
+struct Corridors {
+  std::array<std::uint16_t, kRows * kColumns> square;  // row * kColumns + column
+  int count = 0;
+};
+
+void read_square(std::size_t glyph, int row, int column, int distance, Corridors& corridors, Facts& facts) {
+  const std::uint64_t features = kGlyphs.features[glyph];
+  ++facts.squares_known;
+  if (features & bit(Feature::kCorridor)) {
+    corridors.square[corridors.count++] = static_cast<std::uint16_t>(row * kColumns + column);
+  }
+  facts.shown |= features;
+  if (distance == 1) facts.adjacent |= features;
+  if (features & (bit(Feature::kMonster) | bit(Feature::kPet))) note_creature(glyph, distance, facts);
+}
+
+constexpr std::uint64_t kFourStones = std::uint64_t{tables::kMapSymbolOffset} * 0x0001000100010001;  // S_stone is first
+
+void read_squares(const std::int16_t* glyphs, int x, int y, Squares& squares, Corridors& corridors, Facts& facts) {
+  for (int row = 0; row < kRows; ++row, glyphs += kColumns) {
     std::uint8_t* out = &squares[row + 1][1];
-    for (int column = 0; column < kColumns; ++column, ++glyphs) {
-      const std::size_t glyph = index_of(*glyphs);
-      out[column] = kGlyphs.squares[glyph];
-      if (out[column] == kStone) continue;
-      ++facts.squares_known;
-      if (row == y && column == x) continue;
-      const std::uint64_t features = kGlyphs.features[glyph];
-      const int distance = std::max(std::abs(row - y), std::abs(column - x));
-      facts.shown |= features;
-      if (distance == 1) facts.adjacent |= features;
-      if (features & (bit(Feature::kMonster) | bit(Feature::kPet))) note_creature(glyph, distance, facts);
+    for (int column = 0; column < kColumns;) {
+      std::uint64_t four = 0;
+      if (column + 4 <= kColumns) std::memcpy(&four, glyphs + column, sizeof four);
+      if (four == kFourStones) {  // most of a map is blank
+        std::memset(out + column, kStone, 4);
+        column += 4;
+        continue;
+      }
+      const int end = std::min(column + 4, kColumns);
+      for (; column < end; ++column) {
+        const std::size_t glyph = index_of(glyphs[column]);
+        out[column] = kGlyphs.squares[glyph];
+        if (out[column] == kStone) continue;
+        const int distance = std::max(std::abs(row - y), std::abs(column - x));
+        if (distance > 0) {
+          read_square(glyph, row, column, distance, corridors, facts);
+        } else {
+          ++facts.squares_known;
+        }
+      }
     }
   }
 }
 
+// Whether a square of a room borders on stone above, below, left or right of it.
 bool has_room_frontier(const Squares& squares) {
   std::uint8_t found = 0;
   for (int row = 1; row <= kRows; ++row) {
     for (int column = 1; column <= kColumns; ++column) {
-      const std::uint8_t beyond = squares[row - 1][column] | squares[row + 1][column] | squares[row][column - 1] |
-                                  squares[row][column + 1];
+      const std::uint8_t beyond =
+          squares[row - 1][column] | squares[row + 1][column] | squares[row][column - 1] | squares[row][column + 1];
       found |= static_cast<std::uint8_t>((squares[row][column] >> 1) & beyond & kStone);
     }
   }
   return found != 0;
 }
 
+// The number of neighbours through which a way goes on; row and column count the border.
 int continuations(const Squares& squares, int row, int column) {
   int count = -static_cast<int>((squares[row][column] & kContinues) != 0);
   for (int r = row - 1; r <= row + 1; ++r) {
@@ -121,13 +152,10 @@ int continuations(const Squares& squares, int row, int column) {
   return count;
 }
 
-bool has_corridor_end(const Squares& squares) {
-  for (int row = 1; row <= kRows; ++row) {
-    for (int column = 1; column <= kColumns; ++column) {
-      if ((squares[row][column] & kCorridorSquare) && continuations(squares, row, column) <= 1) return true;
-    }
-  }
-  return false;
+bool has_corridor_end(const Squares& squares, const Corridors& corridors) {
+  return std::any_of(corridors.square.begin(), corridors.square.begin() + corridors.count, [&squares](int square) {
+    return continuations(squares, square / kColumns + 1, square % kColumns + 1) <= 1;
+  });
 }
 
 // A throw or a shot can reach about this far (dothrow.c: half the strength for a light missile; BOLT_LIM 8).
@@ -162,9 +190,10 @@ void read_map(const ObservationView& view, Facts& facts) noexcept {
   const auto x = static_cast<int>(view.blstats[tables::NLE_BL_X]);
   const auto y = static_cast<int>(view.blstats[tables::NLE_BL_Y]);
   Squares squares{};
-  read_squares(view.glyphs, x, y, squares, facts);
+  Corridors corridors;
+  read_squares(view.glyphs, x, y, squares, corridors, facts);
   facts.room_frontier = has_room_frontier(squares);
-  facts.corridor_end = has_corridor_end(squares);
+  facts.corridor_end = has_corridor_end(squares, corridors);
   if (x < 0 || x >= kColumns || y < 0 || y >= kRows) return;
   read_neighbours(squares, x, y, facts);
   if (facts.monsters_shown == 0) return;

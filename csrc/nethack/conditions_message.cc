@@ -161,7 +161,8 @@ constexpr Rule kRules[] = {
      [](const Facts& f) { return f.misc[0] != 0; }},
     {{"prompt_text_or_more", "the game waits for a line of text, or for a key to show more"},
      [](const Facts& f) { return f.misc[1] != 0 || f.misc[2] != 0; }},
-    {{"prompt_direction", "the game asks for a direction"}, [](const Facts& f) { return f.says(Said::kDirectionPrompt); }},
+    {{"prompt_direction", "the game asks for a direction"},
+     [](const Facts& f) { return f.says(Said::kDirectionPrompt); }},
     {{"prompt_item", "the game asks for an object from the inventory, not to be eaten"},
      [](const Facts& f) { return f.says(Said::kItemPrompt) && !f.says(Said::kEatPrompt); }},
     {{"prompt_eat", "the game asks what to eat, or whether to eat what lies here"},
@@ -169,13 +170,13 @@ constexpr Rule kRules[] = {
     {{"prompt_attack", "the game asks whether to attack a peaceful monster"},
      [](const Facts& f) { return f.says(Said::kAttackPrompt); }},
     {{"prompt_pray", "the game asks whether to pray"}, [](const Facts& f) { return f.says(Said::kPrayPrompt); }},
-    {{"said_blocked", "the way is blocked by a wall or by stone"}, [](const Facts& f) { return f.says(Said::kBlocked); }},
+    {{"said_blocked", "the way is blocked by a wall or by stone"},
+     [](const Facts& f) { return f.says(Said::kBlocked); }},
     {{"said_no_diagonal", "no diagonal move through a door"},
      [](const Facts& f) { return f.says(Said::kDiagonalDoor); }},
     {{"said_boulder_stuck", "a boulder does not move"}, [](const Facts& f) { return f.says(Said::kBoulderStuck); }},
     {{"said_door_locked", "a door is locked"}, [](const Facts& f) { return f.says(Said::kDoorLocked); }},
-    {{"said_door_gives_way", "a door opens or breaks"},
-     [](const Facts& f) { return f.says(Said::kDoorOpens); }},
+    {{"said_door_gives_way", "a door opens or breaks"}, [](const Facts& f) { return f.says(Said::kDoorOpens); }},
     {{"said_swapped_with_pet", "the hero swapped places with a pet"},
      [](const Facts& f) { return f.says(Said::kPetSwap); }},
     {{"said_pet_in_the_way", "a pet or a peaceful monster is in the way"},
@@ -189,8 +190,7 @@ constexpr Rule kRules[] = {
     {{"said_something_dies", "a monster was killed by another"},
      [](const Facts& f) { return f.says(Said::kSomethingDies); }},
     {{"said_hero_hurt", "a monster or missile hit the hero"}, [](const Facts& f) { return f.says(Said::kHeroHurt); }},
-    {{"said_monster_misses", "a monster missed the hero"},
-     [](const Facts& f) { return f.says(Said::kMonsterMisses); }},
+    {{"said_monster_misses", "a monster missed the hero"}, [](const Facts& f) { return f.says(Said::kMonsterMisses); }},
     {{"said_stuck", "a trap or a monster holds the hero"}, [](const Facts& f) { return f.says(Said::kStuck); }},
     {{"said_self_hurt", "the hero's own kick or effort hurt"}, [](const Facts& f) { return f.says(Said::kSelfHurt); }},
     {{"said_nothing_hit", "a blow or kick went into thin air"}, [](const Facts& f) { return f.says(Said::kThinAir); }},
@@ -211,7 +211,7 @@ constexpr Rule kRules[] = {
 
 }  // namespace
 
-std::span<const Rule> message_rules() noexcept { return kRules; }
+RuleGroup message_rules() noexcept { return rule_group<kRules>(); }
 
 void read_message(const ObservationView& view, Facts& facts) noexcept {
   const auto* text = reinterpret_cast<const char*>(view.message);

@@ -76,6 +76,6 @@ constexpr Rule kRules[] = {
 
 }  // namespace
 
-std::span<const Rule> monster_rules() noexcept { return kRules; }
+RuleGroup monster_rules() noexcept { return rule_group<kRules>(); }
 
 }  // namespace pbm::nethack

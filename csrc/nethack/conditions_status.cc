@@ -60,8 +60,7 @@ constexpr Rule kRules[] = {
     {{"armor_class_good", "armour class 4 or better"}, [](const Facts& f) { return f.stat(NLE_BL_AC) <= 4; }},
     {{"satiated", "satiated: eating more may choke"},
      [](const Facts& f) { return f.stat(NLE_BL_HUNGER) == kSatiated; }},
-    {{"not_hungry", "neither satiated nor hungry"},
-     [](const Facts& f) { return f.stat(NLE_BL_HUNGER) == kNotHungry; }},
+    {{"not_hungry", "neither satiated nor hungry"}, [](const Facts& f) { return f.stat(NLE_BL_HUNGER) == kNotHungry; }},
     {{"hungry", "hungry"}, [](const Facts& f) { return f.stat(NLE_BL_HUNGER) == kHungry; }},
     {{"weak", "weak from hunger: major trouble for a prayer"},
      [](const Facts& f) { return f.stat(NLE_BL_HUNGER) == kWeak; }},
@@ -82,7 +81,8 @@ constexpr Rule kRules[] = {
      [](const Facts& f) { return f.status(BL_MASK_HALLU); }},
     {{"airborne", "levitating or flying"}, [](const Facts& f) { return f.status(BL_MASK_LEV | BL_MASK_FLY); }},
     {{"riding", "riding a steed"}, [](const Facts& f) { return f.status(BL_MASK_RIDE); }},
-    {{"strength_high", "strength 17 or more: a bonus to hit"}, [](const Facts& f) { return f.stat(NLE_BL_STR25) >= 17; }},
+    {{"strength_high", "strength 17 or more: a bonus to hit"},
+     [](const Facts& f) { return f.stat(NLE_BL_STR25) >= 17; }},
     {{"dexterity_high", "dexterity 15 or more: a bonus to hit"},
      [](const Facts& f) { return f.stat(NLE_BL_DEX) >= 15; }},
     {{"lawful", "of lawful alignment"}, [](const Facts& f) { return f.stat(NLE_BL_ALIGN) > 0; }},
@@ -95,6 +95,6 @@ constexpr Rule kRules[] = {
 
 }  // namespace
 
-std::span<const Rule> status_rules() noexcept { return kRules; }
+RuleGroup status_rules() noexcept { return rule_group<kRules>(); }
 
 }  // namespace pbm::nethack

@@ -30,8 +30,7 @@ constexpr Rule kRules[] = {
     {{"altar_known", "an altar on the map"}, [](const Facts& f) { return f.shows(Feature::kAltar); }},
     {{"altar_adjacent", "an altar next to the hero"}, [](const Facts& f) { return f.beside(Feature::kAltar); }},
     {{"fountain_known", "a fountain on the map"}, [](const Facts& f) { return f.shows(Feature::kFountain); }},
-    {{"fountain_adjacent", "a fountain next to the hero"},
-     [](const Facts& f) { return f.beside(Feature::kFountain); }},
+    {{"fountain_adjacent", "a fountain next to the hero"}, [](const Facts& f) { return f.beside(Feature::kFountain); }},
     {{"sink_known", "a kitchen sink on the map"}, [](const Facts& f) { return f.shows(Feature::kSink); }},
     {{"water_or_lava_known", "water or lava on the map"}, [](const Facts& f) { return f.shows(Feature::kWater); }},
     {{"trap_known", "a trap on the map"}, [](const Facts& f) { return f.shows(Feature::kTrap); }},
@@ -75,6 +74,6 @@ constexpr Rule kRules[] = {
 
 }  // namespace
 
-std::span<const Rule> terrain_rules() noexcept { return kRules; }
+RuleGroup terrain_rules() noexcept { return rule_group<kRules>(); }
 
 }  // namespace pbm::nethack

@@ -68,6 +68,7 @@ RolloutLayout::RolloutLayout(const RolloutShape& shape) : shape_(shape), slot_by
   add_observation("", {T + 1, K});
   add("first", Dtype::kU8, {T + 1, K});
   add("previous_action", Dtype::kI32, {T + 1, K});
+  add("episode_step", Dtype::kI32, {T + 1, K});
 
   add("action", Dtype::kI32, {T, K});
   add("behaviour_logits", Dtype::kF32, {T, K, shape.actions});

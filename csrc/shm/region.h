@@ -1,45 +1,114 @@
-// The shared region of one rank: a header, the control block and the rollout slots, in one anonymous memory file.
+// The shared region of one rank, in one anonymous memory file that its processes inherit: a header, the control block,
+// a block for every actor and every group, the recurrent states, and the rollout slots.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "file_descriptor.h"
+#include "nethack/game.h"
+#include "shm/futex.h"
 #include "shm/layout.h"
 #include "shm/slot_state.h"
+#include "shm/turn.h"
 
 namespace pbm::shm {
 
-// What the learner tells everybody while the run goes on. One writer: the learner's trainer.
+// What a region is made for.
+struct RegionSpec {
+  RolloutShape rollout;
+  std::size_t slots = 0;
+  std::size_t actors = 1;
+  std::size_t groups_per_actor = 1;
+  std::uint64_t run_seed = 0;
+};
+
+// What the learner tells everybody while the run goes on. One writer: the trainer.
 struct alignas(64) ControlBlock {
   std::atomic<std::int64_t> policy_version{0};
   std::atomic<std::int32_t> phase{0};
   std::atomic<std::int32_t> routing{0};
   std::atomic<double> temperature{1.0};
   std::atomic<std::int32_t> paused{0};
-  std::atomic<std::int32_t> stop{0};
+  std::atomic<std::int32_t> stopped{0};
+};
+
+// Words that change when there may be something to do; each is waited on by one kind of process.
+struct alignas(64) Bells {
+  alignas(64) std::atomic<std::uint32_t> requests{0};    // a group waits for the policy
+  alignas(64) std::atomic<std::uint32_t> deliveries{0};  // a slot waits for the learner
+};
+
+struct alignas(64) ActorBlock {
+  std::atomic<std::uint32_t> bell{0};       // an answer to one of its groups, or a free slot
+  std::atomic<std::uint32_t> fatal_games{0};
+  std::atomic<std::uint64_t> heartbeat{0};  // group steps made
+  std::array<char, 256> last_fatal_reason{};
 };
 
 class Region {
  public:
-  // Makes a region of `slots` free slots. Throws std::system_error when memory cannot be had.
-  Region(RolloutLayout layout, std::size_t slots);
+  // Makes a region of free slots. Throws std::system_error when memory cannot be had.
+  Region(const RegionSpec& spec, const nethack::GameSettings& game);
+  // Maps the region that another process made. Throws std::runtime_error when it is none, or of another build.
+  static Region attach(int fd);
   ~Region();
+  Region(Region&& other) noexcept;
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
 
+  const RegionSpec& spec() const noexcept { return spec_; }
   const RolloutLayout& layout() const noexcept { return layout_; }
-  std::size_t slots() const noexcept { return slots_; }
+  const nethack::GameSettings& game() const noexcept { return game_; }
+  int fd() const noexcept { return memory_file_.get(); }
+  std::size_t groups() const noexcept { return spec_.actors * spec_.groups_per_actor; }
+
   ControlBlock& control() noexcept;
-  std::uint8_t* slot(std::size_t index);  // throws std::out_of_range
+  Bells& bells() noexcept;
+  ActorBlock& actor(std::size_t index);  // these four throw std::out_of_range
+  GroupBlock& group(std::size_t index);
+  std::uint8_t* slot(std::size_t index);
+  float* states(std::size_t group);  // [2, K, S]: two copies, see Turn::answers
   SlotHeader& header(std::size_t index) { return *reinterpret_cast<SlotHeader*>(slot(index)); }
 
+  // A free slot, now `owner`'s; none when there is none.
+  std::optional<std::size_t> take_free(Owner owner);
+  // Delivers a slot that `owner` has filled. False when it was taken back meanwhile.
+  bool deliver(std::size_t slot, Owner owner);
+  // Delivered slots, oldest first, now the learner's: `count` of them, or none while fewer wait.
+  std::vector<std::size_t> take_delivered(std::size_t count);
+  void give_back(std::size_t slot);  // throws std::logic_error when it is not the learner's
+  // Frees whatever the groups of an actor that is no more had begun; returns how many slots it held.
+  std::size_t take_back_actor(std::size_t actor);
+
+  // Groups that wait for the policy, at most `limit`: their index and the turn word that answers them.
+  struct Request {
+    std::size_t group;
+    std::uint64_t turn;
+    std::uint32_t slot;
+    std::uint32_t step;
+    std::uint32_t answers;
+  };
+  std::vector<Request> requests(std::size_t limit);
+  bool answer(const Request& request);  // false when the group has a new actor meanwhile
+
+  void wake_everybody() noexcept;
+
  private:
+  Region(FileDescriptor memory_file, const RegionSpec& spec, const nethack::GameSettings& game, bool create);
+  void map();
+
+  RegionSpec spec_;
+  nethack::GameSettings game_;
   RolloutLayout layout_;
-  std::size_t slots_;
-  std::size_t bytes_;
+  std::size_t actors_offset_, groups_offset_, states_offset_, slots_offset_, bytes_;
+  std::size_t states_bytes_;  // of one group
   FileDescriptor memory_file_;
   std::uint8_t* base_ = nullptr;
 };

@@ -33,6 +33,7 @@ struct SlotState {
 
 struct alignas(64) SlotHeader {
   std::atomic<std::uint64_t> state{0};
+  std::atomic<std::uint64_t> delivery{0};  // its place in the order of deliveries; written before it is delivered
 };
 static_assert(sizeof(SlotHeader) == 64 && std::atomic<std::uint64_t>::is_always_lock_free);
 

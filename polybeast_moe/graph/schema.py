@@ -13,7 +13,11 @@ import numpy.typing as npt
 EXPERTS = ("survival", "combat", "exploration", "general")
 # Relations in the order of their codes: condition -> operator, condition -> operator, operator -> effect.
 RELATIONS = ("satisfies", "context_of", "leads_to")
-ENDS = {"satisfies": ("condition", "operator"), "context_of": ("condition", "operator"), "leads_to": ("operator", "effect")}
+ENDS = {
+    "satisfies": ("condition", "operator"),
+    "context_of": ("condition", "operator"),
+    "leads_to": ("operator", "effect"),
+}
 
 
 @dataclasses.dataclass(frozen=True)

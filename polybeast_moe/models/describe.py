@@ -41,8 +41,11 @@ def _costs(policy: GraphMoEPolicy) -> dict[str, tuple[float, float]]:
 def _flops(policy: GraphMoEPolicy, rows: int) -> dict[str, int]:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         policy(_observation(policy, rows), first=torch.zeros(1, rows, dtype=torch.bool))
-    return {name.rpartition(".")[2]: sum(flops.values()) for name, flops in counter.get_flop_counts().items()
-            if name.count(".") <= 1}
+    return {
+        name.rpartition(".")[2]: sum(flops.values())
+        for name, flops in counter.get_flop_counts().items()
+        if name.count(".") <= 1
+    }
 
 
 def _observation(policy: GraphMoEPolicy, rows: int) -> Observation:

@@ -25,6 +25,7 @@ from polybeast_moe.models.message_edges import MessageEdges
 from polybeast_moe.models.weighted_sum import gather_rows, weighted_sum
 
 NEGATIVE_SLOPE = 0.2
+_DENSE_STATES = 64  # states an operator, up to which sum_by_pattern multiplies
 _KEY_BITS = 52  # bits of a neighbourhood in one number: float64 is exact below 2**53
 
 
@@ -33,8 +34,20 @@ class OperatorStates(NamedTuple):
 
     states: Tensor
     """[S, hidden]."""
+    operator: Tensor
+    """[S] int64: whose state it is."""
     row: Tensor
     """[U, O] int64: which row of `states` an operator has in a pattern."""
+
+    def sum_by_pattern(self, terms: Tensor) -> Tensor:
+        """Sums a term of each state [S, F] over the operators of each pattern -> [U, F].
+
+        As long as there are few states a product with the dense 0/1 matrix of who has which is faster than gathering.
+        """
+        patterns, operators = self.row.shape
+        if len(terms) > _DENSE_STATES * operators:
+            return gather_rows(terms, self.row).sum(1)
+        return terms.new_zeros(patterns, len(terms)).scatter_(1, self.row, 1.0) @ terms
 
 
 class GraphAttention(nn.Module):
@@ -106,8 +119,7 @@ class DistinctGraphAttention(GraphAttentionStack):
     second: GraphAttention
     condition: Tensor
     operator: Tensor
-    condition_log_edges: Tensor
-    operator_log_edges: Tensor
+    log_edges: Tensor
     near: Tensor
     far: Tensor
 
@@ -123,9 +135,8 @@ class DistinctGraphAttention(GraphAttentionStack):
             far[:, receiver] |= near[:, sender]
         buffers = {
             "condition": condition,  # [O, Jc]: the conditions that may send to an operator
-            "condition_log_edges": condition_log_edges,  # [O, Jc]
             "operator": operator,  # [O, Jo]: the operators that send to it, itself among them
-            "operator_log_edges": operator_log_edges,  # [O, Jo]
+            "log_edges": torch.cat([condition_log_edges, operator_log_edges], dim=1),  # [O, Jc + Jo]
             "near": _key_matrix(near),  # [keys, P, O]: numbers the conditions that decide layer one
             "far": _key_matrix(far),  # the same for layer two
         }
@@ -143,10 +154,9 @@ class DistinctGraphAttention(GraphAttentionStack):
         nodes = self.inputs()
         values, send, receive = self.first.project(nodes)
         pattern, operator, near = self._neighbourhoods(lit, self.near)
-        senders = torch.cat([self.condition[operator], conditions + self.operator[operator]], dim=1)
-        attended = self.first.attend(
-            values, send, receive[conditions + operator], senders, self._log_edges(lit, pattern, operator)
-        )
+        log_edges = self._log_edges(lit, pattern, operator)
+        senders = torch.cat([self.condition, conditions + self.operator], dim=1)[operator]
+        attended = self.first.attend(values, send, gather_rows(receive, conditions + operator), senders, log_edges)
         # A condition hears itself alone, with an attention of one.
         heard = torch.cat([values[:conditions] + self.first.bias, attended])
         before = torch.cat([nodes[:conditions], nodes.index_select(0, conditions + operator)])
@@ -156,11 +166,12 @@ class DistinctGraphAttention(GraphAttentionStack):
         far = near
         if self.relayed:
             pattern, operator, far = self._neighbourhoods(lit, self.far)
+            log_edges = self._log_edges(lit, pattern, operator)
         own = conditions + near[pattern, operator]
         relayed = conditions + near[pattern[:, None], self.operator[operator]]
         senders = torch.cat([self.condition[operator], relayed], dim=1)
-        attended = self.second.attend(values, send, receive[own], senders, self._log_edges(lit, pattern, operator))
-        return OperatorStates(self.second_norm(states.index_select(0, own) + F.relu(attended)), far)
+        attended = self.second.attend(values, send, gather_rows(receive, own), senders, log_edges)
+        return OperatorStates(self.second_norm(states.index_select(0, own) + F.relu(attended)), operator, far)
 
     def _neighbourhoods(self, lit: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Where each distinct neighbourhood is found, pattern [S] and operator [S], and which one is where [U, O]."""
@@ -172,9 +183,10 @@ class DistinctGraphAttention(GraphAttentionStack):
 
     def _log_edges(self, lit: Tensor, pattern: Tensor, operator: Tensor) -> Tensor:
         """[S, Jc + Jo]: log of the number of edges from each sender, -inf from an unlit condition."""
-        sending = lit[pattern[:, None], self.condition[operator]]
-        conditions = self.condition_log_edges[operator].masked_fill(sending == 0, -torch.inf)
-        return torch.cat([conditions, self.operator_log_edges[operator]], dim=1)
+        log_edges = self.log_edges[operator]
+        silent = lit[pattern[:, None], self.condition[operator]] == 0
+        log_edges[:, : self.condition.shape[1]].masked_fill_(silent, -torch.inf)
+        return log_edges
 
 
 def _senders(edges: Tensor, receivers: int) -> tuple[Tensor, Tensor]:

@@ -37,9 +37,10 @@ class PygGraphAttention(GraphAttentionStack):
         states = self.inputs().repeat(patterns, 1)
         states = self.first_norm(states + F.relu(self.first(states, edges)))
         states = self.second_norm(states + F.relu(self.second(states, edges)))
-        copies = torch.arange(0, patterns * nodes, nodes, device=lit.device)
-        operators = torch.arange(self.num_conditions, nodes, device=lit.device)
-        return OperatorStates(states, copies[:, None] + operators)
+        operator_states = states.view(patterns, nodes, -1)[:, self.num_conditions :].flatten(0, 1)
+        operator = torch.arange(self.num_operators, device=lit.device).repeat(patterns)
+        row = torch.arange(len(operator_states), device=lit.device).view(patterns, -1)
+        return OperatorStates(operator_states, operator, row)
 
     def _edges(self, lit: Tensor) -> Tensor:
         """The edges of all copies, [2, number of edges]."""

@@ -6,7 +6,6 @@ distinct pattern and its results are indexed back, which leaves values and gradi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,12 +17,12 @@ from polybeast_moe.models.distinct import distinct_rows
 from polybeast_moe.models.gat import DistinctGraphAttention, GraphAttentionStack, OperatorStates
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.message_edges import message_edges
-from polybeast_moe.models.weighted_sum import gather_rows, weighted_sum
 
 if TYPE_CHECKING:
     from polybeast_moe.graph import KnowledgeGraph
 
 _WORD = 64
+_FLOOR = -60.0  # weights lighter than exp(-60) of the largest of the batch count as that: no sum is ever zero
 
 
 class GraphReadout(NamedTuple):
@@ -42,6 +41,8 @@ class GraphStream(nn.Module):
     bit: Tensor
     bound: Tensor
     mask: Tensor
+    share: Tensor
+    absent: Tensor
 
     def __init__(self, config: GraphConfig, graph: KnowledgeGraph, experts: Sequence[str]) -> None:
         super().__init__()
@@ -58,11 +59,10 @@ class GraphStream(nn.Module):
         self.hidden, self.heads = config.hidden, config.heads
         self.deduplicate = True
         self.attention = _attention(config, graph)
-        operators_of = {
-            expert: [index for index, operator in enumerate(graph.operators) if operator.expert == expert]
-            for expert in experts
-        }
-        self.operators_of = [operators_of[expert] for expert in experts]
+        own = torch.tensor([[operator.expert == expert for expert in experts] for operator in graph.operators])
+        share = own / own.sum(0).clamp(min=1)
+        self.register_buffer("share", share, persistent=False)  # [O, E]: 1 / the expert's operators on its own, else 0
+        self.register_buffer("absent", (~own.any(0)).float(), persistent=False)  # [E]: 1 for an expert without any
         # One matrix reads the operators: a score a head for the readout, and the score for the experts' prior.
         self.read = orthogonal(nn.Linear(config.hidden, config.heads + 1), LAST_GAIN)
         self.memory = PatternMemory()
@@ -73,7 +73,7 @@ class GraphStream(nn.Module):
         With `weights_version` and without gradients, results are kept per pattern and used again as long as the version
         stays the same: whoever passes it changes it with every change of the weights.
         """
-        words = self._relevant(conditions)
+        words = self.relevant(conditions)
         if weights_version is not None and not torch.is_grad_enabled():
             return self._split(self.memory.recall(self, words, weights_version))
         if not self.deduplicate:
@@ -83,8 +83,11 @@ class GraphStream(nn.Module):
 
     def patterns(self, words: Tensor) -> Tensor:
         """Packed patterns [U, W] -> [U, hidden + E]: intent and prior side by side."""
-        lit = (words.index_select(1, self.word) >> self.bit).bitwise_and_(1) * self.bound
-        return self._read_out(self.attention(lit))
+        return self._read_out(self.attention(self.unpack(words)))
+
+    def unpack(self, words: Tensor) -> Tensor:
+        """Packed words [N, W] -> lit conditions [N, P], 0 or 1 in float32."""
+        return (words.index_select(1, self.word) >> self.bit).bitwise_and_(1) * self.bound
 
     def pack(self, lit: Tensor) -> Tensor:
         """Lit conditions [N, P] (0 or 1) -> packed words [N, W] int64, as the engine writes them."""
@@ -93,21 +96,23 @@ class GraphStream(nn.Module):
 
     def _read_out(self, operators: OperatorStates) -> Tensor:
         """Operator states of U patterns -> [U, hidden + E]."""
-        scores = gather_rows(self.read(operators.states), operators.row)  # [U, O, H + 1]
-        weights = scores[..., : self.heads].softmax(dim=1)
-        intent = weighted_sum(operators.states, operators.row, weights)
-        operator_scores = scores[..., -1]
-        nothing = torch.zeros_like(intent[:, 0])
-        priors = [
-            operator_scores[:, members].logsumexp(1) - math.log(len(members)) if members else nothing
-            for members in self.operators_of
-        ]
-        return torch.cat([intent, torch.stack(priors, dim=1)], dim=1)
+        scores = self.read(operators.states)  # [S, H + 1]
+        largest = scores.detach().amax(0)
+        weights = (scores - largest).clamp(_FLOOR).exp()
+        by_head = operators.states.view(len(scores), self.heads, -1) * weights[:, : self.heads, None]
+        shares = weights[:, self.heads :] * self.share[operators.operator]  # [S, E]
+        # Numerators and denominators of the attention, and the experts' means: one sum over the operators.
+        terms = torch.cat([by_head.flatten(1), weights[:, : self.heads], shares], dim=1)
+        sums = operators.sum_by_pattern(terms)
+        numerator, denominator, means = sums.tensor_split([self.hidden, self.hidden + self.heads], dim=1)
+        intent = (numerator.view(len(sums), self.heads, -1) / denominator[..., None]).flatten(1)
+        prior = (means + self.absent).log() + largest[self.heads] * (1 - self.absent)
+        return torch.cat([intent, prior], dim=1)
 
     def _split(self, both: Tensor) -> GraphReadout:
         return GraphReadout(*both.tensor_split([self.hidden], dim=1))
 
-    def _relevant(self, conditions: Tensor) -> Tensor:
+    def relevant(self, conditions: Tensor) -> Tensor:
         """The packed conditions with only the words and bits that this graph reads."""
         return conditions[:, : len(self.mask)] & self.mask
 

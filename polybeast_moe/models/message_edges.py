@@ -29,7 +29,7 @@ class MessageEdges(NamedTuple):
 def message_edges(graph: KnowledgeGraph) -> MessageEdges:
     """The edges of `graph` along which messages flow."""
     conditions, operators = len(graph.conditions), len(graph.operators)
-    source, target = (np.asarray(ends, dtype=np.int64) for ends in graph.edges[:2])
+    source, target = graph.edges.source, graph.edges.target
     to_operator = (target >= conditions) & (target < conditions + operators)
     from_condition = to_operator & (source < conditions)
     from_operator = to_operator & (source >= conditions) & (source < conditions + operators) & (source != target)

@@ -25,9 +25,9 @@ from torch.autograd.function import once_differentiable
 
 from polybeast_moe.ops.reference import SMALLEST_WEIGHT
 
-# Rows go to more than one thread only when each gets at least this many expert logits, about half a millisecond of
-# work: below that, waking a thread and handing it the interpreter's lock costs what it saves (docs/ops.md).
-MIN_LOGITS_PER_THREAD = 524_288
+# Rows go to more than one thread only when each gets at least this many expert logits, about a quarter of a millisecond
+# of work: below that, waking a thread and handing it the interpreter's lock costs what it saves (docs/ops.md).
+MIN_LOGITS_PER_THREAD = 131_072
 SHARES_PER_THREAD = 4
 
 _REASSOCIATE = {"reassoc", "contract", "nsz"}  # lets sums be vectorised; NaN and infinity keep their meaning
@@ -147,7 +147,9 @@ def _backward(
                 slope += upstream[a] * expert[a]
             for a in range(upstream.size):
                 d_expert[a] = weight * upstream[a]
-            slope += d_alpha[n, e] - d_entropy[n] * (np.log(weight) + one)
+            slope += d_alpha[n, e]
+            if d_entropy[n] != 0:
+                slope -= d_entropy[n] * (np.log(weight) + one)
             slopes[e] = slope
             share = one if sparse else weight
             size += share
@@ -202,7 +204,7 @@ def mixture(
 
 
 def _unit_last_stride(tensor: Tensor) -> Tensor:
-    """The tensor, copied only if its last dimension is not dense or its rows overlap in ways a gradient cannot."""
+    """The tensor, copied only if neighbours along its last dimension are not neighbours in memory."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 

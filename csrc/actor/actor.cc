@@ -1,0 +1,85 @@
+#include "actor/actor.h"
+
+#include <algorithm>
+#include <string>
+
+namespace pbm::actor {
+namespace {
+
+constexpr int kLongestSleep = 200;  // ms: a bell that was lost with a dying process costs no more than this
+
+}  // namespace
+
+Actor::Actor(shm::Region& region, std::size_t index, const std::filesystem::path& directory,
+             std::uint64_t first_episode)
+    : region_(region), index_(index) {
+  const auto library = nethack::LibraryFile::open(region.game().library);
+  const std::size_t games = region.spec().rollout.games;
+  for (std::size_t i = 0; i < region.spec().groups_per_actor; ++i) {
+    const std::size_t number = index * region.spec().groups_per_actor + i;
+    seats_.push_back(Seat{.number = number,
+                          .generation = shm::load(region.group(number)).generation,
+                          .group = Group(library, region.game(), directory, region.layout(), region.spec().run_seed,
+                                         number * games, first_episode)});
+  }
+}
+
+bool Actor::run_once() {
+  bool moved = false;
+  for (Seat& seat : seats_) moved |= advance(seat);
+  return moved;
+}
+
+void Actor::run() {
+  shm::ControlBlock& control = region_.control();
+  shm::ActorBlock& block = region_.actor(index_);
+  while (!control.stopped.load(std::memory_order_acquire)) {
+    const std::uint32_t seen = block.bell.load(std::memory_order_acquire);
+    if (!control.paused.load(std::memory_order_acquire) && run_once()) continue;
+    shm::futex_wait(block.bell, seen, kLongestSleep);
+  }
+}
+
+bool Actor::advance(Seat& seat) {
+  if (shm::load(region_.group(seat.number)).whose != shm::Whose::kActor) return false;
+  const shm::Owner me = shm::group_owner(static_cast<std::uint16_t>(seat.number));
+  if (seat.slot) {
+    std::uint8_t* slot = region_.slot(*seat.slot);
+    seat.group.step(slot, seat.step);
+    ++seat.step;
+    report(seat);
+    seat.fatal_games_told = seat.group.fatal_games();
+    if (seat.step < region_.spec().rollout.unroll) {
+      ask(seat);
+      return true;
+    }
+    region_.deliver(*seat.slot, me);
+    seat.slot.reset();
+  }
+  const std::optional<std::size_t> free = region_.take_free(me);
+  if (!free) return false;
+  seat.slot = free;
+  seat.step = 0;
+  seat.group.open(region_.slot(*free));
+  ask(seat);
+  return true;
+}
+
+void Actor::report(const Seat& seat) {
+  shm::ActorBlock& block = region_.actor(index_);
+  block.heartbeat.fetch_add(1, std::memory_order_relaxed);
+  const std::uint64_t fatal = seat.group.fatal_games();
+  if (fatal == seat.fatal_games_told) return;
+  block.fatal_games.fetch_add(static_cast<std::uint32_t>(fatal - seat.fatal_games_told), std::memory_order_relaxed);
+  const std::string& reason = seat.group.last_fatal_reason();
+  const std::size_t length = reason.copy(block.last_fatal_reason.data(), block.last_fatal_reason.size() - 1);
+  block.last_fatal_reason[length] = 0;
+}
+
+void Actor::ask(Seat& seat) {
+  shm::request(region_.group(seat.number), seat.generation, static_cast<std::uint32_t>(*seat.slot),
+               static_cast<std::uint32_t>(seat.step));
+  shm::futex_notify(region_.bells().requests);
+}
+
+}  // namespace pbm::actor

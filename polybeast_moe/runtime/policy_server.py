@@ -1,0 +1,81 @@
+"""Answers groups of games that wait for actions: one batch through the policy, results into the rollout slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from polybeast_moe import _C
+from polybeast_moe.models.interface import Observation, PolicyOutput
+from polybeast_moe.runtime.rollouts import ROUTINGS, Rollout
+
+
+class PolicyServer:
+    """Runs the policy for whoever waits. The same object serves the inline mode and the policy worker.
+
+    Recurrent state lies in the region, two copies a group: the current one is read, the other written, and the answer
+    itself makes the new one current. A server that dies half-way has changed nothing that counts.
+    """
+
+    def __init__(self, region: _C.Region, policy: nn.Module, generator: torch.Generator) -> None:
+        self._region = region
+        self._policy = policy
+        self._generator = generator
+        self._rollouts = [Rollout(region, slot) for slot in range(len(region))]
+        self._states = [torch.from_numpy(region.states(group)) for group in range(region.groups)]
+
+    def serve(self, limit: int, policy_version: int) -> int:
+        """Answers at most `limit` groups that wait now, in one batch; returns how many."""
+        requests: list[_C.Request] = self._region.requests(limit)
+        if not requests:
+            return 0
+        rows = [(self._rollouts[request.slot], request.step) for request in requests]
+        states = [self._states[request.group][request.answers % 2] for request in requests]
+        for (rollout, step), state in zip(rows, states, strict=True):
+            if step == 0:
+                rollout["initial_state"].copy_(state)
+        control = self._region.control
+        output: PolicyOutput = self._policy.infer(
+            _observation(rows),
+            torch.cat(states),
+            routing=ROUTINGS[control["routing"]],
+            temperature=control["temperature"],
+            first=torch.cat([rollout["first"][step] for rollout, step in rows]).bool(),
+            weights_version=policy_version,
+        )
+        actions = _sample(output.logits, self._generator)
+        games = len(states[0])
+        for index, (request, (rollout, step)) in enumerate(zip(requests, rows, strict=True)):
+            own = slice(index * games, (index + 1) * games)
+            rollout["action"][step] = actions[own]
+            rollout["behaviour_logits"][step] = output.logits[own]
+            rollout["alpha"][step] = output.alpha[own]
+            rollout["policy_version"][step] = policy_version
+            rollout["phase"][step] = control["phase"]
+            rollout["routing"][step] = control["routing"]
+            rollout["temperature"][step] = control["temperature"]
+            if output.state is not None:
+                self._states[request.group][(request.answers + 1) % 2] = output.state[own]
+            self._region.answer(request)
+        return len(requests)
+
+
+def _sample(logits: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.multinomial(torch.softmax(logits, dim=-1), 1, generator=generator).squeeze(1)
+
+
+def _observation(rows: Sequence[tuple[Rollout, int]]) -> Observation:
+    """The observations of several slots' rows, one below the other."""
+
+    def together(name: str) -> Tensor:
+        return torch.cat([rollout[name][step] for rollout, step in rows])
+
+    return Observation(
+        glyph_crop=together("glyph_crop"),
+        blstats=together("blstats"),
+        conditions=together("conditions"),
+        previous_action=together("previous_action").long(),
+        message=together("message"),
+    )
