@@ -2,8 +2,8 @@
 
     python benchmarks/graph.py [--graph FILE] [--rows 2048] [--repeats 5]
 
-Patterns are recorded from uniformly random play of 64 games, and the rows of one batch are 32 consecutive steps of them,
-as in training. Every form runs forward and backward on one thread; the best of `--repeats` runs counts.
+Patterns are recorded from uniformly random play of 64 games, and the rows of one batch are 32 consecutive steps of
+them, as in training. Every form runs forward and backward on one thread; the best of `--repeats` runs counts.
 """
 
 from __future__ import annotations

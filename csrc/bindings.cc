@@ -140,6 +140,15 @@ py::dict control_dict(Region& region) {
                   "paused"_a = control.paused.load() != 0, "stopped"_a = control.stopped.load() != 0);
 }
 
+// Seconds of work so far: of all actors, and of the policy.
+py::tuple busy_seconds(Region& region) {
+  double actors = 0.0;
+  for (std::size_t i = 0; i < region.spec().actors; ++i) {
+    actors += 1e-9 * static_cast<double>(region.actor(i).busy_nanoseconds.load());
+  }
+  return py::make_tuple(actors, 1e-9 * static_cast<double>(region.control().policy_busy_nanoseconds.load()));
+}
+
 // Sleeps until a group waits for the policy, the run stops, or the time is up.
 void wait_requests(Region& region, int timeout_ms) {
   const py::gil_scoped_release release;
@@ -263,6 +272,14 @@ void bind_shm(py::module_& m) {
       .def("answer", &Region::answer, "request"_a)
       .def("wait_requests", &wait_requests, "timeout_ms"_a)
       .def("wait_delivered", &wait_delivered, "count"_a, "timeout_ms"_a)
+      .def("actor_has_work", &Region::actor_has_work, "actor"_a)
+      .def("busy_seconds", &busy_seconds)
+      .def("add_policy_busy",
+           [](Region& region, double seconds) {
+             region.control().policy_busy_nanoseconds.fetch_add(static_cast<std::uint64_t>(seconds * 1e9));
+           },
+           "seconds"_a)
+      .def_property_readonly("answers", [](Region& region) { return region.control().answers.load(); })
       .def("heartbeat", [](Region& region, std::size_t actor) { return region.actor(actor).heartbeat.load(); })
       .def("fatal_games",
            [](Region& region, std::size_t actor) {

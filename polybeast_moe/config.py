@@ -63,13 +63,20 @@ class EnvConfig(Section):
 
 
 class RuntimeConfig(Section):
-    """Who steps the games and how many: `groups` x `games_per_group` games, rollouts of `unroll` steps."""
+    """Who steps the games and how many: `actors` x `groups` x `games_per_group` games, rollouts of `unroll` steps.
 
-    mode: Literal["inline"] = "inline"
-    groups: PositiveInt = 2
+    `asynchronous`: actors, policy worker and learner are processes of their own. `inline`: one process does all in
+    turn, deterministically, with one actor. None: chosen for the machine (`polybeast_moe.runtime.defaults`).
+    """
+
+    mode: Literal["asynchronous", "inline"] = "asynchronous"
+    actors: PositiveInt | None = Field(None, le=1024)
+    groups: int = Field(2, ge=1, le=64, description="groups an actor alternates between")
     games_per_group: PositiveInt = 32
     unroll: PositiveInt = 32
-    threads: PositiveInt | None = Field(None, description="torch threads; None: every core this process may use")
+    threads: PositiveInt | None = Field(None, description="torch threads of the learner")
+    policy_threads: PositiveInt | None = Field(None, description="torch threads of the policy worker")
+    groups_per_batch: PositiveInt | None = Field(None, description="most groups in one inference; None: all that wait")
 
 
 class GraphConfig(Section):
@@ -389,7 +396,7 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _batch_is_made_of_whole_rounds(self) -> RunConfig:
         slots, groups = self.learner.slots_per_batch, self.runtime.groups
-        if slots % groups:
+        if self.runtime.mode == "inline" and slots % groups:
             what = f"{slots} must be a multiple of runtime.groups ({groups}) in inline mode"
             raise _misfit(("learner", "slots_per_batch"), what)
         return self

@@ -27,8 +27,10 @@ from polybeast_moe.monitoring.metrics import MetricsWindow
 from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
 from polybeast_moe.monitoring.sinks import CsvSink, Sink, Sinks
 from polybeast_moe.run_directory import RunDirectory
+from polybeast_moe.runtime.asynchronous import AsynchronousRuntime
+from polybeast_moe.runtime.defaults import with_defaults
 from polybeast_moe.runtime.inline import InlineRuntime
-from polybeast_moe.runtime.process import StopRequests, keep_freed_memory
+from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process
 from polybeast_moe.runtime.rollouts import Rollout, make_batch
 from polybeast_moe.snapshots import Snapshot, load, prune, save
 
@@ -39,7 +41,9 @@ def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) 
     `resume` is the snapshot to go on from.
     """
     keep_freed_memory()
-    torch.set_num_threads(config.runtime.threads or usable_cores())
+    name_process("pbm-learner-0")
+    config = config.model_copy(update={"runtime": with_defaults(config.runtime, usable_cores())})
+    torch.set_num_threads(config.runtime.threads or 1)
     package = check_nle()
     snapshot = load(resume) if resume is not None else None
     games = _games_directory(run_dir.path)
@@ -94,9 +98,7 @@ class Trainer:
         self._sinks = Sinks(_sinks(config, run_dir.path))
         if snapshot is not None:
             self._restore(snapshot)
-        self._runtime = InlineRuntime(
-            config, self._policy, package, games, first_episode=self._counters.episodes if snapshot else 0
-        )
+        self._runtime = self._make_runtime(package, games)
         if snapshot is not None:
             self._runtime.generator.set_state(_from_hex(snapshot.state["action_random_state"]))
         self._timed = (0.0, 0.0)
@@ -118,13 +120,27 @@ class Trainer:
             elif time.monotonic() - self._snapshot_at >= self._config.snapshots.every_seconds:
                 self._save("periodic")
         if stop():
-            self._report(settings, stop=True)
+            self._report(settings, stop=self._counters.frames > self._last_row.get("frames", 0))
             self._save("signal")
 
     def close(self) -> None:
         """Ends the games and closes every file."""
         self._runtime.close()
         self._sinks.close()
+
+    def _make_runtime(self, package: NlePackage, games: Path) -> InlineRuntime | AsynchronousRuntime:
+        first_episode = self._counters.episodes  # more than any one game has played: no seed comes twice
+        if self._config.runtime.mode == "inline":
+            return InlineRuntime(self._config, self._policy, package, games, first_episode=first_episode)
+        return AsynchronousRuntime(
+            self._config,
+            self._policy,
+            package,
+            games,
+            first_episode=first_episode,
+            log_path=self._run_dir / "run.log",
+            log=self._console.log,
+        )
 
     def _learn(self, rollouts: list[Rollout], settings: Settings) -> dict[str, float]:
         """One update: consumes the rollouts, counts their frames and episodes."""

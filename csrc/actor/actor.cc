@@ -1,6 +1,7 @@
 #include "actor/actor.h"
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 
 namespace pbm::actor {
@@ -25,8 +26,14 @@ Actor::Actor(shm::Region& region, std::size_t index, const std::filesystem::path
 }
 
 bool Actor::run_once() {
+  const auto began = std::chrono::steady_clock::now();
   bool moved = false;
   for (Seat& seat : seats_) moved |= advance(seat);
+  if (moved) {
+    const auto busy = std::chrono::steady_clock::now() - began;
+    region_.actor(index_).busy_nanoseconds.fetch_add(
+        static_cast<std::uint64_t>(std::chrono::nanoseconds(busy).count()), std::memory_order_relaxed);
+  }
   return moved;
 }
 

@@ -15,7 +15,7 @@ namespace pbm::shm {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x30454f4d5f4d4250ULL;  // "PBM_MOE0"
-constexpr std::uint32_t kVersion = 2;
+constexpr std::uint32_t kVersion = 1;
 
 // GameSettings as shared memory can hold it.
 struct SharedSettings {
@@ -255,8 +255,19 @@ std::vector<Region::Request> Region::requests(std::size_t limit) {
 
 bool Region::answer(const Request& request) {
   const bool valid = shm::answer(group(request.group), request.turn);
+  control().answers.fetch_add(1, std::memory_order_relaxed);
   futex_notify(actor(request.group / spec_.groups_per_actor).bell);
   return valid;
+}
+
+bool Region::actor_has_work(std::size_t index) {
+  for (std::size_t g = index * spec_.groups_per_actor; g < (index + 1) * spec_.groups_per_actor; ++g) {
+    if (shm::load(group(g)).whose != Whose::kActor) continue;
+    for (std::size_t i = 0; i < spec_.slots; ++i) {
+      if (shm::load(header(i)).owner == group_owner(static_cast<std::uint16_t>(g))) return true;
+    }
+  }
+  return false;
 }
 
 void Region::wake_everybody() noexcept {

@@ -37,6 +37,9 @@ struct alignas(64) ControlBlock {
   std::atomic<double> temperature{1.0};
   std::atomic<std::int32_t> paused{0};
   std::atomic<std::int32_t> stopped{0};
+  // Written by the policy worker.
+  alignas(64) std::atomic<std::uint64_t> answers{0};         // groups answered, its heartbeat
+  std::atomic<std::uint64_t> policy_busy_nanoseconds{0};
 };
 
 // Words that change when there may be something to do; each is waited on by one kind of process.
@@ -49,6 +52,7 @@ struct alignas(64) ActorBlock {
   std::atomic<std::uint32_t> bell{0};       // an answer to one of its groups, or a free slot
   std::atomic<std::uint32_t> fatal_games{0};
   std::atomic<std::uint64_t> heartbeat{0};  // group steps made
+  std::atomic<std::uint64_t> busy_nanoseconds{0};
   std::array<char, 256> last_fatal_reason{};
 };
 
@@ -97,6 +101,9 @@ class Region {
   };
   std::vector<Request> requests(std::size_t limit);
   bool answer(const Request& request);  // false when the group has a new actor meanwhile
+
+  // Whether an actor holds a slot and has the turn with it: it should be making steps.
+  bool actor_has_work(std::size_t actor);
 
   void wake_everybody() noexcept;
 

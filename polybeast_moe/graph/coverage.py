@@ -66,8 +66,8 @@ class Coverage:
 
     def uncovered(self) -> tuple[str, ...]:
         """Conditions whose share is out of bounds in every source, not named in RARE."""
-        inside = ((self.shares >= LOWEST_SHARE) & (self.shares <= HIGHEST_SHARE)).any(axis=1)
-        return tuple(name for name, covered in zip(self.names, inside, strict=True) if not covered and name not in RARE)
+        inside = ((self.shares >= LOWEST_SHARE) & (self.shares <= HIGHEST_SHARE)).max(axis=1)
+        return tuple(self.names[i] for i in np.flatnonzero(~inside).tolist() if self.names[i] not in RARE)
 
     def rare(self) -> tuple[str, ...]:
         """Conditions that are justified as rare."""
@@ -103,7 +103,10 @@ def _overlaps(names: Sequence[str], rows: npt.NDArray[np.bool_]) -> tuple[tuple[
     count = np.diag(both)
     either = np.maximum(count[:, None] + count[None, :] - both, 1)
     first, second = np.nonzero(np.triu(both / either, 1) > HIGHEST_OVERLAP)
-    return tuple((names[i], names[j], float(both[i, j] / either[i, j])) for i, j in zip(first, second, strict=True))
+    return tuple(
+        (names[i], names[j], float(both[i, j] / either[i, j]))
+        for i, j in zip(first.tolist(), second.tolist(), strict=True)
+    )
 
 
 def _distinct_share(words: npt.NDArray[np.uint64], stretches: int = 64, length: int = 32) -> float:

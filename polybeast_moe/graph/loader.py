@@ -127,15 +127,18 @@ class _Reader:
     ) -> dict[str, tuple[str, int, Path]]:
         """Node name to (type, number, place); a name may stand for one node only."""
         numbers: dict[str, tuple[str, int, Path]] = {}
-        groups: tuple[tuple[str, Sequence[Condition | Operator | Effect]], ...]
-        groups = (("condition", conditions), ("operator", operators), ("effect", effects))
-        for kind, nodes in groups:
-            for index, node in enumerate(nodes):
+        names = {
+            "condition": [node.name for node in conditions],
+            "operator": [node.name for node in operators],
+            "effect": [node.name for node in effects],
+        }
+        for kind, group in names.items():
+            for index, name in enumerate(group):
                 place: Path = (f"{kind}s", index) if kind == "condition" else (f"{kind}s", index, "name")
-                if node.name in numbers:
-                    first = self._line(numbers[node.name][2])
-                    raise self._error(place, f"the name {node.name!r} is already taken (line {first})")
-                numbers[node.name] = (kind, len(numbers), place)
+                if name in numbers:
+                    first = self._line(numbers[name][2])
+                    raise self._error(place, f"the name {name!r} is already taken (line {first})")
+                numbers[name] = (kind, len(numbers), place)
         return numbers
 
     def _edges(self, numbers: dict[str, tuple[str, int, Path]]) -> list[tuple[int, int, int]]:

@@ -85,7 +85,9 @@ class KnowledgeGraph:
     @property
     def node_names(self) -> tuple[str, ...]:
         """Names in the order of the node numbers."""
-        return tuple(node.name for node in (*self.conditions, *self.operators, *self.effects))
+        groups: tuple[tuple[Condition | Operator | Effect, ...], ...]
+        groups = self.conditions, self.operators, self.effects
+        return tuple(node.name for group in groups for node in group)
 
     @property
     def node_types(self) -> npt.NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 from types import FrameType, TracebackType
 from typing import Any, Self
@@ -22,6 +23,21 @@ def keep_freed_memory() -> None:
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     mallopt(_M_TOP_PAD, 64 << 20)
+
+
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # sys/prctl.h
+
+
+def name_process(name: str) -> None:
+    """Gives this process a name for ps and htop (at most 15 characters are kept)."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def die_with(parent: int) -> None:
+    """Has the kernel kill this process when its parent ends, however that happens; ends it if that has happened."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 class StopRequests:

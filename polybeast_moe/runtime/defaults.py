@@ -1,0 +1,27 @@
+"""Settings of the runtime that depend on the machine."""
+
+from __future__ import annotations
+
+from polybeast_moe.config import RuntimeConfig
+
+_ENGINE_SHARE, _POLICY_SHARE = 0.25, 0.4
+"""Measured shares of the work per frame on CPUs (docs/scaling.md): engine, inference; the rest is the update."""
+
+
+def with_defaults(runtime: RuntimeConfig, cores: int) -> RuntimeConfig:
+    """Returns the settings with every None but `groups_per_batch` chosen for `cores` usable cores.
+
+    Cores are dealt out by what each part costs per frame. The inline mode has one actor and gives torch every core.
+    """
+    if runtime.mode == "inline":
+        chosen = {"actors": 1, "threads": cores, "policy_threads": cores}
+    else:
+        actors = max(1, round(cores * _ENGINE_SHARE))
+        policy_threads = max(1, round(cores * _POLICY_SHARE))
+        chosen = {
+            "actors": actors,
+            "policy_threads": policy_threads,
+            "threads": max(1, cores - actors - policy_threads),
+        }
+    missing = {key: value for key, value in chosen.items() if getattr(runtime, key) is None}
+    return runtime.model_copy(update=missing)

@@ -1,0 +1,79 @@
+"""What the encoders make of an observation."""
+
+from __future__ import annotations
+
+import torch
+from nle import nethack
+
+from polybeast_moe.models.glyphs import GlyphCropEncoder, glyph_groups
+from polybeast_moe.models.status import BlstatsEncoder, MessageEncoder
+
+
+def test_glyph_groups_follow_nles_classes() -> None:
+    groups = glyph_groups().tolist()
+    assert len(groups) == nethack.MAX_GLYPH + 1
+    jackal, fox, newt = (
+        next(i for i in range(nethack.NUMMONS) if nethack.permonst(i).mname == name)
+        for name in ("jackal", "fox", "newt")
+    )
+    assert groups[jackal] == groups[fox] != groups[newt]
+    assert groups[jackal + nethack.GLYPH_PET_OFF] == groups[fox + nethack.GLYPH_PET_OFF] != groups[jackal]
+    assert groups.count(groups[nethack.NO_GLYPH]) == 1
+    floor, stairs = nethack.GLYPH_CMAP_OFF + 19, nethack.GLYPH_CMAP_OFF + 24
+    assert groups[floor] != groups[stairs]
+    assert 100 < len(set(groups)) < 400
+
+
+def test_glyphs_of_a_group_share_what_it_learns() -> None:
+    encoder = GlyphCropEncoder(crop_size=5, embedding=4, channels=6, out_features=8)
+    torch.nn.init.zeros_(encoder.glyph.weight)
+    groups = glyph_groups()
+    one, other = (groups == groups[0]).nonzero().flatten()[:2].tolist()
+    crops = torch.full((2, 5, 5), nethack.NO_GLYPH, dtype=torch.int16)
+    crops[0, 2, 2], crops[1, 2, 2] = one, other
+    first, second = encoder(crops)
+    torch.testing.assert_close(first, second)
+
+
+def test_every_square_of_the_crop_is_seen() -> None:
+    encoder = GlyphCropEncoder(crop_size=9, embedding=4, channels=8, out_features=16)
+    crops = torch.full((82, 9, 9), nethack.GLYPH_CMAP_OFF, dtype=torch.int16)
+    for square in range(81):
+        crops[square + 1, square // 9, square % 9] = 0
+    dark, *changed = encoder(crops)
+    assert all(not torch.allclose(row, dark) for row in changed)
+
+
+def test_blstats_are_normalised_by_the_table() -> None:
+    blstats = torch.zeros(2, 27, dtype=torch.int64)
+    blstats[:, nethack.NLE_BL_HP] = torch.tensor([5, 0])
+    blstats[:, nethack.NLE_BL_HPMAX] = torch.tensor([20, 0])  # zero after a death
+    blstats[:, nethack.NLE_BL_GOLD] = torch.tensor([99, 10**9])
+    blstats[:, nethack.NLE_BL_HUNGER] = torch.tensor([1, 6])
+    blstats[:, nethack.NLE_BL_CONDITION] = torch.tensor([nethack.BL_MASK_BLIND | nethack.BL_MASK_STONE, 0])
+    blstats[:, nethack.NLE_BL_ALIGN] = torch.tensor([-1, -128])
+    encoder = BlstatsEncoder()
+    features = encoder(blstats)
+    assert features.shape == (2, encoder.out_features)
+    assert features.isfinite().all()
+    assert features.abs().max() < 6
+    linear, align, logs, ratios, states, mask = features[0].split([14, 1, 6, 2, 21, 13])
+    assert linear[0] == -1.0
+    assert align.item() == -1.0
+    torch.testing.assert_close(logs[0], torch.tensor(100.0).log() / 5)
+    assert ratios.tolist() == [0.25, 0.0]
+    assert states.nonzero().flatten().tolist() == [1, 7, 13]  # not hungry, unencumbered, Dungeons of Doom
+    assert mask.nonzero().flatten().tolist() == [0, 5]
+
+
+def test_message_is_a_bag_of_characters() -> None:
+    def encode(text: bytes) -> torch.Tensor:
+        line = torch.zeros(1, 256, dtype=torch.uint8)
+        line[0, : len(text)] = torch.tensor(list(text), dtype=torch.uint8)
+        return MessageEncoder()(line)[0]
+
+    assert torch.equal(encode(b"You hit it!"), encode(b"!ti tih uoY"))
+    assert not torch.equal(encode(b"You hit it!"), encode(b"You miss it!"))
+    assert encode(b"").abs().sum() == 0
+    torch.testing.assert_close(encode(b"aab")[ord("a") - 32].exp(), torch.tensor(3.0))
+    assert encode(b"~ ").nonzero().flatten().tolist() == [0, 94]

@@ -1,0 +1,196 @@
+"""The graph stream: exact graph attention, whatever is left out of the work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from small import CONDITIONS, random_conditions, randomise
+from torch import Tensor
+
+from polybeast_moe.config import SEMANTIC_EXPERTS, RunConfig
+from polybeast_moe.graph import KnowledgeGraph
+from polybeast_moe.models import gat, message_edges
+from polybeast_moe.models.graph_stream import GraphStream
+
+MakeConfig = Callable[..., RunConfig]
+
+
+def make_stream(make_config: MakeConfig, graph: KnowledgeGraph, implementation: str = "batched") -> GraphStream:
+    config = make_config(graph={"implementation": implementation}).graph
+    stream = GraphStream(config, graph, SEMANTIC_EXPERTS)
+    randomise(stream)
+    return stream
+
+
+def results(stream: GraphStream, conditions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Output and gradients of a random linear loss."""
+    stream.zero_grad()
+    out = torch.cat(stream(conditions), dim=1)
+    weights = torch.linspace(-1, 1, out.numel()).view_as(out).roll(7, 0)
+    (out * weights).sum().backward()
+    return out.detach(), {name: parameter.grad.clone() for name, parameter in stream.named_parameters()}
+
+
+def assert_same(one: tuple[Tensor, dict[str, Tensor]], other: tuple[Tensor, dict[str, Tensor]]) -> None:
+    torch.testing.assert_close(one[0], other[0], rtol=1e-5, atol=1e-5)
+    for name, gradient in one[1].items():
+        scale = other[1][name].abs().max().clamp(min=1.0).item()
+        torch.testing.assert_close(gradient, other[1][name], rtol=1e-5, atol=1e-5 * scale, msg=lambda m, n=name: n + m)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyG's, when it is imported
+def test_equals_pyg_forward_and_backward(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+    ours, pyg = make_stream(make_config, graph), make_stream(make_config, graph, "pyg")
+    pyg.load_state_dict(ours.state_dict())
+    conditions = random_conditions(40, distinct=15)
+    assert_same(results(ours, conditions), results(pyg, conditions))
+
+
+def test_is_gat_by_its_definition(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+    """One pattern, node by node and head by head, as the paper writes it."""
+    stream = make_stream(make_config, graph)
+    attention = stream.attention
+    conditions = random_conditions(1, 1)
+    lit = stream.unpack(conditions)[0].tolist()
+    operators = range(CONDITIONS, CONDITIONS + len(graph.operators))
+    edges = list(zip(graph.edges.source.tolist(), graph.edges.target.tolist(), strict=True))
+    senders = {node: [node] for node in range(CONDITIONS + len(graph.operators))}
+    for source, target in edges:
+        if target in operators and source != target and (source in operators or lit[source]):
+            senders[target].append(source)
+
+    states = attention.inputs()
+    for layer, norm in ((attention.first, attention.first_norm), (attention.second, attention.second_norm)):
+        heads, width = layer.att_src.shape[1:]
+        values = layer.lin(states).view(-1, heads, width)
+        rows = []
+        for node, neighbours in senders.items():
+            parts = []
+            for head in range(heads):
+                logits = [
+                    torch.nn.functional.leaky_relu(
+                        layer.att_src[0, head] @ values[j, head] + layer.att_dst[0, head] @ values[node, head], 0.2
+                    )
+                    for j in neighbours
+                ]
+                weights = torch.stack(logits).softmax(0)
+                parts.append(sum(weight * values[j, head] for weight, j in zip(weights, neighbours, strict=True)))
+            rows.append(torch.cat(parts))
+        states = norm(states + torch.relu(torch.stack(rows) + layer.bias))
+
+    found = attention(stream.unpack(conditions))
+    torch.testing.assert_close(found.states[found.row[0]], states[CONDITIONS:], rtol=1e-4, atol=1e-5)
+
+
+def test_leaving_out_repeats_changes_nothing(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+    stream = make_stream(make_config, graph)
+    conditions = random_conditions(64, distinct=9)
+    once_a_pattern = results(stream, conditions)
+    stream.deduplicate = False
+    assert_same(once_a_pattern, results(stream, conditions))
+
+
+def test_both_ways_of_summing_over_operators_agree(
+    make_config: MakeConfig, graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = make_stream(make_config, graph)
+    conditions = random_conditions(20, distinct=20)
+    multiplied = results(stream, conditions)
+    monkeypatch.setattr(gat, "_DENSE_STATES", 0)
+    assert_same(multiplied, results(stream, conditions))
+
+
+def test_neighbourhoods_of_many_conditions_are_told_apart(
+    make_config: MakeConfig, graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditions = random_conditions(30, distinct=30)
+    whole = make_stream(make_config, graph)
+    monkeypatch.setattr(gat, "_KEY_BITS", 2)  # several numbers a neighbourhood instead of one
+    split = make_stream(make_config, graph)
+    split.load_state_dict(whole.state_dict())
+    assert split.attention.near.shape[0] > whole.attention.near.shape[0]
+    assert_same(results(split, conditions), results(whole, conditions))
+
+
+def test_bits_are_read_in_the_engines_order(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+    stream = make_stream(make_config, graph)
+    for node, bit in enumerate(graph.condition_bits):
+        words = torch.zeros(1, 2, dtype=torch.int64)
+        if bit is None:
+            continue
+        words[0, bit // 64] = (1 << (bit % 64)) - (1 << 64 if bit % 64 == 63 else 0)
+        assert stream.unpack(words)[0].nonzero().flatten().tolist() == [node]
+        assert torch.equal(stream.pack(stream.unpack(words).long()), words)
+
+
+def test_a_condition_that_the_engine_does_not_know_is_never_lit(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+    lit = make_stream(make_config, graph).unpack(torch.full((1, 2), -1))
+    assert lit[0, graph.condition_bits.index(None)] == 0
+    assert lit.sum() == CONDITIONS - 1
+
+
+def test_a_condition_matters_exactly_where_it_has_an_operator(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+    stream = make_stream(make_config, graph)
+    heard = set(message_edges.message_edges(graph).condition[:, 0].tolist())
+    dark = stream(torch.zeros(1, 2, dtype=torch.int64)).intent
+    for node in range(CONDITIONS):
+        one = torch.nn.functional.one_hot(torch.tensor([node]), CONDITIONS)
+        changed = not torch.allclose(stream(stream.pack(one)).intent, dark, atol=1e-6)
+        assert changed == (node in heard and graph.condition_bits[node] is not None)
+
+
+def test_prior_is_the_log_mean_exp_of_an_experts_operators(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+    stream = make_stream(make_config, graph)
+    conditions = random_conditions(6, 6)
+    found = stream.attention(stream.unpack(conditions))
+    scores = stream.read(found.states)[found.row][..., -1]
+    prior = stream(conditions).prior
+    for index, expert in enumerate(SEMANTIC_EXPERTS):
+        own = [i for i, operator in enumerate(graph.operators) if operator.expert == expert]
+        expected = scores[:, own].logsumexp(1) - math.log(len(own)) if own else torch.zeros(6)
+        torch.testing.assert_close(prior[:, index], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e3, 1e-3])
+def test_extreme_weights_stay_finite(make_config: MakeConfig, graph: KnowledgeGraph, scale: float) -> None:
+    stream = make_stream(make_config, graph)
+    with torch.no_grad():
+        for parameter in stream.parameters():
+            parameter.mul_(scale)
+    out, gradients = results(stream, random_conditions(20, 20))
+    assert out.isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+def test_memory_gives_what_would_be_computed_until_the_version_changes(
+    make_config: MakeConfig, graph: KnowledgeGraph
+) -> None:
+    stream = make_stream(make_config, graph)
+    with torch.no_grad():
+        for _ in range(3):
+            conditions = random_conditions(30, 20)
+            remembered = torch.cat(stream(conditions, weights_version=1), 1)
+            torch.testing.assert_close(remembered, torch.cat(stream(conditions), 1), rtol=1e-5, atol=1e-5)
+        for parameter in stream.parameters():
+            parameter.add_(0.1)
+        assert torch.equal(torch.cat(stream(conditions, weights_version=1), 1), remembered)
+        fresh = torch.cat(stream(conditions, weights_version=2), 1)
+        torch.testing.assert_close(fresh, torch.cat(stream(conditions), 1), rtol=1e-5, atol=1e-5)
+        assert not torch.allclose(fresh, remembered)
+
+
+def test_memory_stays_within_its_limit(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+    stream = make_stream(make_config, graph)
+    stream.memory.limit = 50
+    with torch.no_grad():
+        for _ in range(20):
+            stream(random_conditions(30, 30), weights_version=1)
+    assert len(stream.memory.rows) <= 50 + 30
+
+
+def test_memory_is_not_used_with_gradients(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+    out = make_stream(make_config, graph)(random_conditions(4, 4), weights_version=1)
+    assert out.intent.requires_grad

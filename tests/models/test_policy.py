@@ -1,0 +1,204 @@
+"""The policy as a whole: shapes, purity, recurrence, routing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from small import ACTIONS, random_graph, randomise
+from torch import nn
+
+from polybeast_moe.config import RunConfig
+from polybeast_moe.errors import UserError
+from polybeast_moe.graph import KnowledgeGraph
+from polybeast_moe.models import Observation, PolicyOutput, build_policy, describe
+from polybeast_moe.models.policy import GraphMoEPolicy
+
+MakeConfig = Callable[..., RunConfig]
+Observe = Callable[..., Observation]
+
+
+def make_policy(config: RunConfig, graph: KnowledgeGraph | None = None) -> GraphMoEPolicy:
+    if graph is None and config.graph.enabled:
+        graph = random_graph()
+    policy = build_policy(config, graph, num_actions=ACTIONS)
+    assert isinstance(policy, GraphMoEPolicy)
+    return policy
+
+
+def rows_of(observation: Observation, rows: slice) -> Observation:
+    return Observation(*(field[rows] for field in observation))
+
+
+def tensors(output: PolicyOutput) -> list[torch.Tensor]:
+    return [field for field in output if field is not None]
+
+
+@pytest.mark.parametrize("lstm", [0, 8])
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("crop", [3, 5, 9, 21])
+def test_shapes(make_config: MakeConfig, observe: Observe, lstm: int, enabled: bool, crop: int) -> None:
+    config = make_config(policy={"lstm": lstm}, graph={"enabled": enabled}, env={"crop_size": crop})
+    policy = make_policy(config)
+    steps, batch, experts = 3, 4, 4
+    first = torch.zeros(steps, batch, dtype=torch.bool)
+    output = policy(observe(steps * batch, crop), policy.initial_state(batch), first=first)
+    rows = steps * batch
+    assert output.logits.shape == (rows, ACTIONS)
+    assert output.value.shape == output.alpha_entropy.shape == (rows,)
+    assert output.alpha.shape == output.router_scores.shape == (rows, experts)
+    assert output.expert_logits.shape == (rows, experts, ACTIONS)
+    assert output.state is not None
+    assert output.state.shape == (batch, policy.state_size) == (batch, 2 * lstm)
+    if lstm:
+        assert output.states is not None
+        assert output.states.shape == (steps, batch, 2 * lstm)
+        assert torch.equal(output.states[-1], output.state)
+    torch.testing.assert_close(output.alpha.sum(1), torch.ones(rows))
+
+
+def test_starts_near_uniform(make_config: MakeConfig, observe: Observe) -> None:
+    output = make_policy(make_config())(observe(64))
+    assert (output.alpha - 0.25).abs().max() < 0.05
+    assert output.logits.abs().max() < 0.2
+
+
+def test_same_input_same_output_and_rows_do_not_mix(make_config: MakeConfig, observe: Observe) -> None:
+    policy = make_policy(make_config())
+    observation = observe(16)
+    whole = policy(observation)
+    for one, other in zip(tensors(whole), tensors(policy(observation)), strict=True):
+        assert torch.equal(one, other)
+    part = policy(rows_of(observation, slice(5, 9)))
+    torch.testing.assert_close(part.logits, whole.logits[5:9])
+    torch.testing.assert_close(part.value, whole.value[5:9])
+
+
+def test_every_parameter_learns(make_config: MakeConfig, observe: Observe) -> None:
+    policy = make_policy(make_config(policy={"lstm": 8}))
+    output = policy(observe(32), first=torch.zeros(4, 8, dtype=torch.bool), temperature=2.0, routing="softmax")
+    (output.logits.pow(2).sum() + output.value.sum() + output.alpha_entropy.sum()).backward()
+    assert [name for name, parameter in policy.named_parameters() if parameter.grad is None] == []
+
+
+def test_lstm_over_a_batch_equals_episodes_alone(make_config: MakeConfig, observe: Observe) -> None:
+    """Three games of six steps; the second starts anew at step 2, the third at steps 0 and 5."""
+    policy = make_policy(make_config(policy={"lstm": 8}))
+    observation = observe(18)
+    state = torch.randn(3, policy.state_size)
+    first = torch.zeros(6, 3, dtype=torch.bool)
+    first[2, 1] = first[0, 2] = first[5, 2] = True
+    output = policy(observation, state, first=first)
+    assert output.states is not None
+    for game in range(3):
+        alone = state[game : game + 1]
+        for step in range(6):
+            row = rows_of(observation, slice(3 * step + game, 3 * step + game + 1))
+            if first[step, game]:
+                alone = policy.initial_state(1)
+            one = policy(row, alone, first=torch.zeros(1, 1, dtype=torch.bool))
+            alone = one.state
+            torch.testing.assert_close(one.logits[0], output.logits[3 * step + game])
+            torch.testing.assert_close(alone[0], output.states[step, game])
+
+
+@pytest.mark.parametrize("lstm", [0, 8])
+def test_infer_is_forward_one_step_at_a_time(make_config: MakeConfig, observe: Observe, lstm: int) -> None:
+    policy = make_policy(make_config(policy={"lstm": lstm}))
+    observation, state = observe(12), policy.initial_state(4)
+    first = torch.rand(3, 4) < 0.3
+    whole = policy(observation, state, first=first)
+    for step in range(3):
+        rows = slice(4 * step, 4 * step + 4)
+        output = policy.infer(rows_of(observation, rows), state, first=first[step], weights_version=7)
+        torch.testing.assert_close(output.logits, whole.logits[rows])
+        assert not output.logits.requires_grad
+        state = output.state
+
+
+def test_experts_may_go_without_intent(make_config: MakeConfig, observe: Observe) -> None:
+    policy = make_policy(make_config(policy={"expert_intent": False}))
+    assert policy.graph is not None
+    randomise(policy.graph)
+    observation = observe(8)
+    dark = observation._replace(conditions=torch.zeros_like(observation.conditions))
+    lit, unlit = policy(observation), policy(dark)
+    assert torch.equal(lit.expert_logits, unlit.expert_logits)
+    assert not torch.allclose(lit.router_scores, unlit.router_scores)
+
+
+def test_operator_prior_raises_the_expert_whose_operators_score(make_config: MakeConfig, observe: Observe) -> None:
+    policy = make_policy(make_config())
+    assert policy.graph is not None
+    observation = observe(8)
+    before = policy(observation).router_scores
+    with torch.no_grad():
+        policy.graph.read.bias[-1] += 0.5  # of every operator's score; "general" has no operator
+    after = policy(observation).router_scores
+    assert (after[:, :3] > before[:, :3] + 0.2).all()
+    torch.testing.assert_close(after[:, 3], before[:, 3])
+
+
+def test_without_a_graph_conditions_do_not_matter(make_config: MakeConfig, observe: Observe) -> None:
+    policy = build_policy(make_config(graph={"enabled": False}), None, num_actions=ACTIONS)
+    observation = observe(8)
+    dark = observation._replace(conditions=torch.zeros_like(observation.conditions))
+    assert torch.equal(policy(observation).logits, policy(dark).logits)
+
+
+def test_a_router_cannot_scale_a_temperature_away(make_config: MakeConfig, observe: Observe) -> None:
+    """Scores within [-1, 1] differ by at most 2; four experts stay in sparsemax's support while 2 / tau <= 1 / 4."""
+    policy = make_policy(make_config())
+    with torch.no_grad():
+        policy.router.last.weight *= 1000
+    output = policy(observe(256), routing="sparsemax", temperature=8.0)
+    assert output.router_scores.abs().max() == 1.0
+    assert output.router_scores.std() > 0.5  # at the bound on both sides
+    assert (output.alpha > 0).all()
+    output.alpha[:, 0].sum().backward()
+    assert policy.router.last.weight.grad is not None
+    assert policy.router.last.weight.grad.abs().max() > 1e-3
+
+
+class Constant(nn.Module):
+    """A policy of a user's own."""
+
+    def __init__(self, config: RunConfig, graph: KnowledgeGraph | None, *, num_actions: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(num_actions))
+
+
+def test_a_policy_of_ones_own_is_named_by_import_path(make_config: MakeConfig) -> None:
+    config = make_config(policy={"class": f"{__name__}.Constant"})
+    policy = build_policy(config, None, num_actions=5)
+    assert isinstance(policy, Constant)
+    assert "total" in describe(policy)
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("GraphMoEPolicy", "package.module.Class"),
+        ("no_such_package.Policy", "no_such_package"),
+        ("polybeast_moe.models.policy.GraphMoEPolici", "did you mean 'GraphMoEPolicy'"),
+        ("polybeast_moe.models.policy.expert_mixture", "no torch module"),
+    ],
+)
+def test_an_unknown_class_is_the_users_error(make_config: MakeConfig, path: str, hint: str) -> None:
+    with pytest.raises(UserError, match=r"policy\.class") as error:
+        build_policy(make_config(policy={"class": path}), random_graph(), num_actions=5)
+    assert hint in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_describe_accounts_for_every_parameter(make_config: MakeConfig) -> None:
+    policy = make_policy(make_config(policy={"lstm": 8}))
+    lines = [line.split() for line in describe(policy).splitlines()[1:]]
+    parameters = {name: int(number.replace(",", "")) for name, number, *_ in lines}
+    assert parameters["total"] == sum(p.numel() for p in policy.parameters())
+    assert parameters["total"] == sum(number for name, number in parameters.items() if name != "total")
+    assert set(parameters) >= {"visual", "graph", "core", "router", "experts", "value"}
+    costs = {name: float(per_row.replace(",", "")) for name, _, per_row, _ in lines}
+    hidden, features = 12, 8 + 16  # experts: two products over the core's units and the intent
+    assert costs["experts"] == pytest.approx(2 * 4 * (features * hidden + hidden * ACTIONS) / 1e3, abs=0.05)
