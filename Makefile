@@ -1,8 +1,8 @@
 # Everything is set up in .venv on first use; `make train` and `make test` need Python 3.11 and g++ alone.
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h' -o -name '*.inc')
-CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h')
+SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
+CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
 .PHONY: install train test lint format clean
 

@@ -1,7 +1,6 @@
-"""Builds the C++ extension `polybeast_moe._C` and the program `pbm-actor`; everything else about the package is in pyproject.toml."""
+"""Builds the C++ extension `polybeast_moe._C` and the program `pbm-actor`; all else is in pyproject.toml."""
 
 import os
-from glob import glob
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
@@ -9,7 +8,9 @@ from setuptools import setup
 
 ACTOR = "pbm-actor"
 ACTOR_MAIN = "csrc/actor/main.cc"
-parts = sorted(set(glob("csrc/*/*.cc")) - {ACTOR_MAIN})  # what the extension and the actor share
+parts = sorted(
+    {str(path) for path in Path("csrc").glob("*/*.cc")} - {ACTOR_MAIN}
+)  # what the extension and the actor share
 flags = ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden", "-fno-strict-aliasing"]
 sanitize = os.environ.get("PBM_SANITIZE")  # e.g. address,undefined: for the sanitizer builds of the tests
 if sanitize:
@@ -22,7 +23,7 @@ extension = Pybind11Extension(
     cxx_std=20,
     extra_compile_args=flags,
     extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
-    depends=sorted(glob("csrc/**/*.h", recursive=True) + glob("csrc/**/*.inc", recursive=True)),
+    depends=sorted(str(path) for path in Path("csrc").rglob("*.h")),
 )
 
 

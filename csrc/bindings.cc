@@ -78,9 +78,11 @@ template <typename T>
 using Array = py::array_t<T, py::array::c_style>;
 
 py::array_t<std::uint64_t> evaluate_conditions(const Array<std::int16_t>& glyphs, const Array<std::int64_t>& blstats,
-                                               const Array<std::uint8_t>& message, const Array<std::int16_t>& inv_glyphs,
+                                               const Array<std::uint8_t>& message,
+                                               const Array<std::int16_t>& inv_glyphs,
                                                const Array<std::uint8_t>& inv_oclasses,
-                                               const Array<std::uint8_t>& inv_letters, const Array<std::int32_t>& misc) {
+                                               const Array<std::uint8_t>& inv_letters,
+                                               const Array<std::int32_t>& misc) {
   using namespace pbm::nethack;
   const py::ssize_t n = glyphs.ndim() > 0 ? glyphs.shape(0) : 0;
   const ObservationView first{rows(glyphs, n, kMapSize, "glyphs"),
@@ -93,9 +95,12 @@ py::array_t<std::uint64_t> evaluate_conditions(const Array<std::int16_t>& glyphs
   py::array_t<std::uint64_t> bits({n, static_cast<py::ssize_t>(condition_words())});
   std::uint64_t* out = bits.mutable_data();
   for (py::ssize_t i = 0; i < n; ++i) {
-    const ObservationView row{first.glyphs + i * kMapSize,           first.blstats + i * kBlstatsSize,
-                              first.message + i * kMessageSize,      first.inv_glyphs + i * kInventorySize,
-                              first.inv_oclasses + i * kInventorySize, first.inv_letters + i * kInventorySize,
+    const ObservationView row{first.glyphs + i * kMapSize,
+                              first.blstats + i * kBlstatsSize,
+                              first.message + i * kMessageSize,
+                              first.inv_glyphs + i * kInventorySize,
+                              first.inv_oclasses + i * kInventorySize,
+                              first.inv_letters + i * kInventorySize,
                               first.misc + i * kMiscSize};
     pbm::nethack::evaluate_conditions(row, out + i * static_cast<py::ssize_t>(condition_words()));
   }
@@ -122,8 +127,9 @@ py::array slot_view(py::object self, std::size_t index) {
 py::array states_view(py::object self, std::size_t group) {
   auto& region = self.cast<Region&>();
   const auto& shape = region.spec().rollout;
-  return py::array_t<float>({py::ssize_t{2}, static_cast<py::ssize_t>(shape.games), static_cast<py::ssize_t>(shape.state)},
-                            region.states(group), self);
+  return py::array_t<float>(
+      {py::ssize_t{2}, static_cast<py::ssize_t>(shape.games), static_cast<py::ssize_t>(shape.state)},
+      region.states(group), self);
 }
 
 void set_control(Region& region, std::int32_t phase, std::int32_t routing, double temperature) {
@@ -170,7 +176,8 @@ std::vector<std::size_t> wait_delivered(Region& region, std::size_t count, int t
 void bind_nethack(py::module_& m) {
   py::register_exception<pbm::nethack::FatalGameError>(m, "FatalGameError", PyExc_RuntimeError);
   py::class_<LibraryFile, std::shared_ptr<LibraryFile>>(m, "LibraryFile")
-      .def(py::init([](const std::string& path) { return std::const_pointer_cast<LibraryFile>(LibraryFile::open(path)); }),
+      .def(py::init(
+               [](const std::string& path) { return std::const_pointer_cast<LibraryFile>(LibraryFile::open(path)); }),
            "path"_a);
   py::class_<GameSettings>(m, "GameSettings")
       .def(py::init(&game_settings), py::kw_only(), "library"_a, "data_directory"_a, "options"_a, "keys"_a,
@@ -181,12 +188,13 @@ void bind_nethack(py::module_& m) {
              return std::make_unique<Game>(std::move(library), settings, directory);
            }),
            "library"_a, "settings"_a, "directory"_a)
-      .def("reset",
-           [](Game& game, std::uint64_t core, std::uint64_t disp, std::optional<std::uint64_t> lgen) {
-             const py::gil_scoped_release release;
-             game.reset({core, disp, lgen});
-           },
-           "core"_a, "disp"_a, "lgen"_a = py::none())
+      .def(
+          "reset",
+          [](Game& game, std::uint64_t core, std::uint64_t disp, std::optional<std::uint64_t> lgen) {
+            const py::gil_scoped_release release;
+            game.reset({core, disp, lgen});
+          },
+          "core"_a, "disp"_a, "lgen"_a = py::none())
       .def("step",
            [](Game& game, int action) {
              const auto result = game.step(action);
@@ -196,8 +204,9 @@ void bind_nethack(py::module_& m) {
       .def_property_readonly("running", &Game::running)
       .def("episode", [](const Game& game) {
         const auto& e = game.episode();
-        return py::dict("score"_a = e.score, "score_after_end"_a = e.score_after_end, "episode_return"_a = e.episode_return,
-                        "length"_a = e.length, "depth"_a = e.depth, "turns"_a = e.turns, "how_done"_a = e.how_done);
+        return py::dict("score"_a = e.score, "score_after_end"_a = e.score_after_end,
+                        "episode_return"_a = e.episode_return, "length"_a = e.length, "depth"_a = e.depth,
+                        "turns"_a = e.turns, "how_done"_a = e.how_done);
       });
   m.def("condition_names", [] { return condition_texts([](const auto& c) { return c.name; }); });
   m.def("condition_descriptions", [] { return condition_texts([](const auto& c) { return c.description; }); });
@@ -208,8 +217,8 @@ void bind_nethack(py::module_& m) {
 
 void bind_shm(py::module_& m) {
   py::class_<RolloutLayout>(m, "RolloutLayout")
-      .def(py::init([](std::size_t unroll, std::size_t games, std::size_t actions, std::size_t experts, std::size_t state,
-                       std::size_t crop, bool store_glyphs, std::size_t max_episode_steps) {
+      .def(py::init([](std::size_t unroll, std::size_t games, std::size_t actions, std::size_t experts,
+                       std::size_t state, std::size_t crop, bool store_glyphs, std::size_t max_episode_steps) {
              return RolloutLayout(RolloutShape{unroll, games, actions, experts, state, crop,
                                                pbm::nethack::condition_words(), store_glyphs, max_episode_steps});
            }),
@@ -258,13 +267,11 @@ void bind_shm(py::module_& m) {
            [](Region& region, std::size_t index, int from, int to) {
              return pbm::shm::hand_over(region.header(index), static_cast<Owner>(from), static_cast<Owner>(to));
            })
-      .def("take_back",
-           [](Region& region, std::size_t index, int dead) {
-             return pbm::shm::take_back(region.header(index), static_cast<Owner>(dead));
-           })
+      .def("take_back", [](Region& region, std::size_t index,
+                           int dead) { return pbm::shm::take_back(region.header(index), static_cast<Owner>(dead)); })
       .def("take_free", [](Region& region, int owner) { return region.take_free(static_cast<Owner>(owner)); })
-      .def("deliver",
-           [](Region& region, std::size_t index, int owner) { return region.deliver(index, static_cast<Owner>(owner)); })
+      .def("deliver", [](Region& region, std::size_t index,
+                         int owner) { return region.deliver(index, static_cast<Owner>(owner)); })
       .def("take_delivered", &Region::take_delivered, "count"_a)
       .def("give_back", &Region::give_back, "slot"_a)
       .def("take_back_actor", &Region::take_back_actor, "actor"_a)
@@ -274,11 +281,12 @@ void bind_shm(py::module_& m) {
       .def("wait_delivered", &wait_delivered, "count"_a, "timeout_ms"_a)
       .def("actor_has_work", &Region::actor_has_work, "actor"_a)
       .def("busy_seconds", &busy_seconds)
-      .def("add_policy_busy",
-           [](Region& region, double seconds) {
-             region.control().policy_busy_nanoseconds.fetch_add(static_cast<std::uint64_t>(seconds * 1e9));
-           },
-           "seconds"_a)
+      .def(
+          "add_policy_busy",
+          [](Region& region, double seconds) {
+            region.control().policy_busy_nanoseconds.fetch_add(static_cast<std::uint64_t>(seconds * 1e9));
+          },
+          "seconds"_a)
       .def_property_readonly("answers", [](Region& region) { return region.control().answers.load(); })
       .def("heartbeat", [](Region& region, std::size_t actor) { return region.actor(actor).heartbeat.load(); })
       .def("fatal_games",
@@ -288,9 +296,18 @@ void bind_shm(py::module_& m) {
            })
       .def("wake_everybody", &Region::wake_everybody)
       .def("set_control", &set_control, "phase"_a, "routing"_a, "temperature"_a)
-      .def("set_policy_version", [](Region& region, std::int64_t version) { region.control().policy_version.store(version); })
-      .def("pause", [](Region& region, bool on) { region.control().paused.store(on); region.wake_everybody(); })
-      .def("stop", [](Region& region) { region.control().stopped.store(1); region.wake_everybody(); })
+      .def("set_policy_version",
+           [](Region& region, std::int64_t version) { region.control().policy_version.store(version); })
+      .def("pause",
+           [](Region& region, bool on) {
+             region.control().paused.store(on);
+             region.wake_everybody();
+           })
+      .def("stop",
+           [](Region& region) {
+             region.control().stopped.store(1);
+             region.wake_everybody();
+           })
       .def_property_readonly("control", &control_dict);
 }
 
@@ -307,16 +324,19 @@ void bind_actor(py::module_& m) {
            }),
            "library"_a, "settings"_a, "directory"_a, "layout"_a, py::kw_only(), "run_seed"_a, "first_game"_a,
            "first_episode"_a = 0)
-      .def("open", [](Group& group, Region& region, std::size_t slot) { group.open(region.slot(slot)); },
-           py::call_guard<py::gil_scoped_release>())
-      .def("step", [](Group& group, Region& region, std::size_t slot, std::size_t t) { group.step(region.slot(slot), t); },
-           py::call_guard<py::gil_scoped_release>())
+      .def(
+          "open", [](Group& group, Region& region, std::size_t slot) { group.open(region.slot(slot)); },
+          py::call_guard<py::gil_scoped_release>())
+      .def(
+          "step",
+          [](Group& group, Region& region, std::size_t slot, std::size_t t) { group.step(region.slot(slot), t); },
+          py::call_guard<py::gil_scoped_release>())
       .def_property_readonly("games", &Group::games)
       .def_property_readonly("fatal_games", &Group::fatal_games)
       .def_property_readonly("last_fatal_reason", &Group::last_fatal_reason);
   py::class_<Actor>(m, "Actor")
-      .def(py::init<Region&, std::size_t, const std::filesystem::path&, std::uint64_t>(), py::keep_alive<1, 2>(), "region"_a,
-           "index"_a, "directory"_a, "first_episode"_a)
+      .def(py::init<Region&, std::size_t, const std::filesystem::path&, std::uint64_t>(), py::keep_alive<1, 2>(),
+           "region"_a, "index"_a, "directory"_a, "first_episode"_a)
       .def("run_once", &Actor::run_once, py::call_guard<py::gil_scoped_release>());
 }
 

@@ -153,9 +153,7 @@ class Trainer:
             self._console.log(f"update {self._learner.updates + 1} skipped: its gradient was not finite")
         frames = batch.steps * batch.games
         number = self._counters.episodes
-        self._counters = Counters(
-            self._counters.frames + frames, number + len(episodes), self._counters.updates + 1
-        )
+        self._counters = Counters(self._counters.frames + frames, number + len(episodes), self._counters.updates + 1)
         for episode in episodes:
             self._window.episode(episode["score"], episode["return"])
         self._sinks.episodes(
@@ -244,7 +242,11 @@ class Trainer:
         root = self._run_dir / "snapshots"
         try:
             save(
-                root, self._counters.frames, self._policy.state_dict(), self._learner.optimizer_state(), self._state(kind)
+                root,
+                self._counters.frames,
+                self._policy.state_dict(),
+                self._learner.optimizer_state(),
+                self._state(kind),
             )
             prune(root, self._config.snapshots.keep_last)
         except OSError as error:

@@ -31,8 +31,8 @@ bool Actor::run_once() {
   for (Seat& seat : seats_) moved |= advance(seat);
   if (moved) {
     const auto busy = std::chrono::steady_clock::now() - began;
-    region_.actor(index_).busy_nanoseconds.fetch_add(
-        static_cast<std::uint64_t>(std::chrono::nanoseconds(busy).count()), std::memory_order_relaxed);
+    region_.actor(index_).busy_nanoseconds.fetch_add(static_cast<std::uint64_t>(std::chrono::nanoseconds(busy).count()),
+                                                     std::memory_order_relaxed);
   }
   return moved;
 }

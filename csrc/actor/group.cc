@@ -68,7 +68,8 @@ Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const n
              const std::filesystem::path& directory, const shm::RolloutLayout& layout, std::uint64_t run_seed,
              std::uint64_t first_game, std::uint64_t first_episode)
     : shape_(layout.shape()), run_seed_(run_seed) {
-  if (settings.keys.size() != shape_.actions) throw std::invalid_argument("the layout's actions are not the game's keys");
+  if (settings.keys.size() != shape_.actions)
+    throw std::invalid_argument("the layout's actions are not the game's keys");
   if (shape_.condition_words != nethack::condition_words()) {
     throw std::invalid_argument("the layout's condition words are not the engine's");
   }
@@ -195,10 +196,9 @@ void Group::write_observation(std::uint8_t* slot, const ObservationColumns& colu
   }
   std::memcpy(row<std::int64_t>(slot, columns.blstats, index), blstats, sizeof seen.blstats);
   std::memcpy(row<std::uint8_t>(slot, columns.message, index), seen.message.data(), sizeof seen.message);
-  const nethack::ObservationView view{seen.glyphs.data(),       blstats,
-                                      seen.message.data(),      seen.inv_glyphs.data(),
-                                      seen.inv_oclasses.data(), seen.inv_letters.data(),
-                                      seen.misc.data()};
+  const nethack::ObservationView view{
+      seen.glyphs.data(),      blstats,         seen.message.data(), seen.inv_glyphs.data(), seen.inv_oclasses.data(),
+      seen.inv_letters.data(), seen.misc.data()};
   nethack::evaluate_conditions(view, row<std::uint64_t>(slot, columns.conditions, index));
 }
 

@@ -44,7 +44,7 @@ class Group {
  private:
   struct Player {
     std::unique_ptr<nethack::Game> game;
-    std::uint64_t number = 0;        // in the whole run
+    std::uint64_t number = 0;  // in the whole run
     std::uint64_t next_episode = 0;
     double alpha_entropy_sum = 0.0;  // over the steps of the running episode
     std::int32_t previous_action = 0;

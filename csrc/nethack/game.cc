@@ -83,7 +83,8 @@ void Game::reset(const Seeds& seeds) {
   frozen_steps_ = 0;
   context_ = library_.start(&obs_, nle_settings_.get());
   for (int tries = 0; buffers_.program_state[kInMoveloop] == 0; ++tries) {
-    if (tries == kOpeningPromptLimit || obs_.done) throw FatalGameError("the game ended or hung in its opening prompts");
+    if (tries == kOpeningPromptLimit || obs_.done)
+      throw FatalGameError("the game ended or hung in its opening prompts");
     press(kSpace);
   }
   watch_the_living();

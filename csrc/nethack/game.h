@@ -50,8 +50,8 @@ struct ObservationBuffers {
   std::array<std::uint8_t, kInventorySize> inv_oclasses{};
 };
 
-// The outcome of one step. A step limit truncates: the game goes on without us, and the observation before NLE plays its
-// quit stays readable, so that one can bootstrap from it.
+// The outcome of one step. A step limit truncates: the game goes on without us, and the observation before NLE plays
+// its quit stays readable, so that one can bootstrap from it.
 struct StepResult {
   double reward = 0.0;
   bool terminated = false;

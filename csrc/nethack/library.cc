@@ -19,8 +19,8 @@ namespace {
 // What the replaced functions need to know of the call into a library that this thread is in the middle of.
 struct Call {
   std::optional<std::int64_t> clock;
-  nle_yield_t yield = nullptr;   // set while the game's own stack runs: it can be left through a yield
-  void* escape[5] = {};          // elsewhere the call is left by a long jump
+  nle_yield_t yield = nullptr;  // set while the game's own stack runs: it can be left through a yield
+  void* escape[5] = {};         // elsewhere the call is left by a long jump
   std::string fatal;
 };
 thread_local Call* current_call = nullptr;
@@ -84,7 +84,8 @@ FileDescriptor memory_file(const char* name, const std::vector<std::uint8_t>& by
   for (std::size_t done = 0; done < bytes.size();) {
     const ssize_t written = ::write(fd.get(), bytes.data() + done, bytes.size() - done);
     if (written < 0 && errno == EINTR) continue;
-    if (written <= 0) throw std::runtime_error(std::string("writing libnethack to memory failed: ") + std::strerror(errno));
+    if (written <= 0)
+      throw std::runtime_error(std::string("writing libnethack to memory failed: ") + std::strerror(errno));
     done += static_cast<std::size_t>(written);
   }
   return fd;
@@ -169,7 +170,8 @@ void Library::share_code_pages(std::uintptr_t base) {
     const int protection = PROT_READ | ((segment.p_flags & PF_X) ? PROT_EXEC : 0);
     void* mapped = mmap(reinterpret_cast<void*>(base + segment.p_vaddr - slack), segment.p_filesz + slack, protection,
                         MAP_PRIVATE | MAP_FIXED, file_->shared_code(), static_cast<off_t>(segment.p_offset - slack));
-    if (mapped == MAP_FAILED) throw std::runtime_error(std::string("sharing code pages failed: ") + std::strerror(errno));
+    if (mapped == MAP_FAILED)
+      throw std::runtime_error(std::string("sharing code pages failed: ") + std::strerror(errno));
   }
 }
 
@@ -181,11 +183,20 @@ void Library::replace_functions(const link_map& image) {
   std::size_t slots_bytes = 0;
   for (const ElfW(Dyn)* entry = image.l_ld; entry->d_tag != DT_NULL; ++entry) {
     switch (entry->d_tag) {
-      case DT_SYMTAB: symbols = reinterpret_cast<const ElfW(Sym)*>(entry->d_un.d_ptr); break;
-      case DT_STRTAB: names = reinterpret_cast<const char*>(entry->d_un.d_ptr); break;
-      case DT_JMPREL: slots = reinterpret_cast<const ElfW(Rela)*>(entry->d_un.d_ptr); break;
-      case DT_PLTRELSZ: slots_bytes = entry->d_un.d_val; break;
-      default: break;
+      case DT_SYMTAB:
+        symbols = reinterpret_cast<const ElfW(Sym)*>(entry->d_un.d_ptr);
+        break;
+      case DT_STRTAB:
+        names = reinterpret_cast<const char*>(entry->d_un.d_ptr);
+        break;
+      case DT_JMPREL:
+        slots = reinterpret_cast<const ElfW(Rela)*>(entry->d_un.d_ptr);
+        break;
+      case DT_PLTRELSZ:
+        slots_bytes = entry->d_un.d_val;
+        break;
+      default:
+        break;
     }
   }
   if (symbols == nullptr || names == nullptr || slots == nullptr) {
@@ -200,7 +211,8 @@ void Library::replace_functions(const link_map& image) {
       ++replaced;
     }
   }
-  if (replaced != kReplacements.size()) throw std::runtime_error("libnethack.so lacks a function that must be replaced");
+  if (replaced != kReplacements.size())
+    throw std::runtime_error("libnethack.so lacks a function that must be replaced");
 }
 
 void Library::guarded(bool inside_game, const std::function<void()>& call) {

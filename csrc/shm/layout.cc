@@ -29,24 +29,34 @@ std::string describe(const Field& field) {
 
 std::size_t item_size(Dtype dtype) noexcept {
   switch (dtype) {
-    case Dtype::kU8: return 1;
-    case Dtype::kI16: return 2;
+    case Dtype::kU8:
+      return 1;
+    case Dtype::kI16:
+      return 2;
     case Dtype::kI32:
-    case Dtype::kF32: return 4;
+    case Dtype::kF32:
+      return 4;
     case Dtype::kI64:
-    case Dtype::kF64: return 8;
+    case Dtype::kF64:
+      return 8;
   }
   return 0;
 }
 
 const char* dtype_name(Dtype dtype) noexcept {
   switch (dtype) {
-    case Dtype::kU8: return "uint8";
-    case Dtype::kI16: return "int16";
-    case Dtype::kI32: return "int32";
-    case Dtype::kI64: return "int64";
-    case Dtype::kF32: return "float32";
-    case Dtype::kF64: return "float64";
+    case Dtype::kU8:
+      return "uint8";
+    case Dtype::kI16:
+      return "int16";
+    case Dtype::kI32:
+      return "int32";
+    case Dtype::kI64:
+      return "int64";
+    case Dtype::kF32:
+      return "float32";
+    case Dtype::kF64:
+      return "float64";
   }
   return "";
 }
@@ -58,7 +68,8 @@ std::size_t Field::bytes() const noexcept {
 }
 
 RolloutLayout::RolloutLayout(const RolloutShape& shape) : shape_(shape), slot_bytes_(sizeof(SlotHeader)) {
-  if (shape.unroll == 0 || shape.games == 0 || shape.actions == 0 || shape.experts == 0 || shape.max_episode_steps == 0) {
+  if (shape.unroll == 0 || shape.games == 0 || shape.actions == 0 || shape.experts == 0 ||
+      shape.max_episode_steps == 0) {
     throw std::invalid_argument("a rollout needs at least one step, game, action, expert and episode step");
   }
   const std::size_t T = shape.unroll, K = shape.games;

@@ -24,19 +24,19 @@ struct Field {
 
 // What a rollout's size depends on.
 struct RolloutShape {
-  std::size_t unroll = 0;          // T
-  std::size_t games = 0;           // K, games in the group
-  std::size_t actions = 0;         // A
-  std::size_t experts = 0;         // E
-  std::size_t state = 0;           // S, floats of recurrent state a game; 0: none
-  std::size_t crop = 0;            // side of the glyph crop
-  std::size_t condition_words = 0; // 64-bit words of lit conditions
+  std::size_t unroll = 0;           // T
+  std::size_t games = 0;            // K, games in the group
+  std::size_t actions = 0;          // A
+  std::size_t experts = 0;          // E
+  std::size_t state = 0;            // S, floats of recurrent state a game; 0: none
+  std::size_t crop = 0;             // side of the glyph crop
+  std::size_t condition_words = 0;  // 64-bit words of lit conditions
   bool store_glyphs = false;
   std::size_t max_episode_steps = 0;
 };
 
-// A slot holds a 64-byte header (slot_state.h), then these fields. Observation fields have T + 1 rows: row t is what the
-// action in row t was chosen at, row T is the bootstrap observation. See docs/run_directory.md for every field.
+// A slot holds a 64-byte header (slot_state.h), then these fields. Observation fields have T + 1 rows: row t is what
+// the action in row t was chosen at, row T is the bootstrap observation. See docs/run_directory.md for every field.
 class RolloutLayout {
  public:
   explicit RolloutLayout(const RolloutShape& shape);

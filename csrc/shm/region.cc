@@ -129,9 +129,10 @@ Region::Region(FileDescriptor memory_file, const RegionSpec& spec, const nethack
 }
 
 Region Region::attach(int fd) {
-  struct stat status {};
+  struct stat status{};
   if (fstat(fd, &status) != 0) fail("the shared region's descriptor is not open");
-  if (status.st_size < static_cast<off_t>(sizeof(RegionHeader))) throw std::runtime_error("not a shared region: too small");
+  if (status.st_size < static_cast<off_t>(sizeof(RegionHeader)))
+    throw std::runtime_error("not a shared region: too small");
   void* mapped = mmap(nullptr, sizeof(RegionHeader), PROT_READ, MAP_SHARED, fd, 0);
   if (mapped == MAP_FAILED) fail("mapping the shared region failed");
   const auto& header = *static_cast<const RegionHeader*>(mapped);
@@ -234,7 +235,8 @@ std::size_t Region::take_back_actor(std::size_t index) {
   std::size_t held = 0;
   for (std::size_t g = index * spec_.groups_per_actor; g < (index + 1) * spec_.groups_per_actor; ++g) {
     renew(group(g));  // before its slots are freed: nobody answers into a slot that is somebody else's
-    for (std::size_t i = 0; i < spec_.slots; ++i) held += take_back(header(i), group_owner(static_cast<std::uint16_t>(g)));
+    for (std::size_t i = 0; i < spec_.slots; ++i)
+      held += take_back(header(i), group_owner(static_cast<std::uint16_t>(g)));
   }
   for (std::size_t i = 0; i < spec_.actors; ++i) futex_notify(actor(i).bell);
   return held;
@@ -273,7 +275,8 @@ bool Region::actor_has_work(std::size_t index) {
 void Region::wake_everybody() noexcept {
   futex_notify(bells().requests);
   futex_notify(bells().deliveries);
-  for (std::size_t i = 0; i < spec_.actors; ++i) futex_notify(reinterpret_cast<ActorBlock*>(base_ + actors_offset_)[i].bell);
+  for (std::size_t i = 0; i < spec_.actors; ++i)
+    futex_notify(reinterpret_cast<ActorBlock*>(base_ + actors_offset_)[i].bell);
 }
 
 }  // namespace pbm::shm

@@ -38,7 +38,7 @@ struct alignas(64) ControlBlock {
   std::atomic<std::int32_t> paused{0};
   std::atomic<std::int32_t> stopped{0};
   // Written by the policy worker.
-  alignas(64) std::atomic<std::uint64_t> answers{0};         // groups answered, its heartbeat
+  alignas(64) std::atomic<std::uint64_t> answers{0};  // groups answered, its heartbeat
   std::atomic<std::uint64_t> policy_busy_nanoseconds{0};
 };
 
@@ -49,7 +49,7 @@ struct alignas(64) Bells {
 };
 
 struct alignas(64) ActorBlock {
-  std::atomic<std::uint32_t> bell{0};       // an answer to one of its groups, or a free slot
+  std::atomic<std::uint32_t> bell{0};  // an answer to one of its groups, or a free slot
   std::atomic<std::uint32_t> fatal_games{0};
   std::atomic<std::uint64_t> heartbeat{0};  // group steps made
   std::atomic<std::uint64_t> busy_nanoseconds{0};

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -65,4 +64,4 @@ def measure_random_policy(config: RunConfig, package: NlePackage, directory: Pat
     episodes = play_random_policy(config, package, directory)
     aside = path.with_suffix(".json.part")
     aside.write_text(json.dumps({"seed": config.seed + SEED_OFFSET, "episodes": episodes}) + "\n")
-    os.replace(aside, path)
+    aside.replace(path)

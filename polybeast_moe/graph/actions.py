@@ -54,11 +54,11 @@ def keys_of(name: str) -> tuple[int, ...]:
     Raises:
         UserError: there is no such action.
     """
-    group, _, member = name.partition(".")
+    group, dot, member = name.partition(".")
     members = KEYS.get(group, {})
     if member in members:
         return (members[member],)
-    if members and not member:
+    if members and not dot:
         return tuple(members.values())
     raise UserError(f"unknown action {name!r}{nearest(name, names())}")
 

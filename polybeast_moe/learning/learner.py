@@ -140,7 +140,7 @@ class Learner:
     def _step(self, loss: Tensor, learning_rate: float) -> float:
         """Applies one gradient step and returns the gradient's norm before clipping; none is applied if not finite."""
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         norm = nn.utils.clip_grad_norm_(self._policy.parameters(), self._config.max_grad_norm).item()
         if math.isfinite(norm):
             for group in self._optimizer.param_groups:
@@ -156,6 +156,4 @@ def make_optimizer(policy: nn.Module, config: OptimizerConfig) -> torch.optim.Op
             policy.parameters(), alpha=config.alpha, eps=config.eps, weight_decay=config.weight_decay
         )
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(
-        policy.parameters(), betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True
-    )
+    return kind(policy.parameters(), betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True)

@@ -18,7 +18,7 @@ def transform_reward(reward: Tensor, config: RewardConfig) -> Tensor:
 
 
 def policy_gradient_loss(log_probs: Tensor, advantages: Tensor) -> Tensor:
-    """−mean(advantage · log π(a|s)) with advantages held constant (Espeholt et al. 2018, section 4.2). Shapes [T, B]."""
+    """−mean(advantage · log π(a|s)), advantages held constant (Espeholt et al. 2018, section 4.2). Shapes [T, B]."""
     return -(advantages.detach() * log_probs).mean()
 
 

@@ -50,6 +50,17 @@ class OperatorStates(NamedTuple):
         return terms.new_zeros(patterns, len(terms)).scatter_(1, self.row, 1.0) @ terms
 
 
+class Projected(NamedTuple):
+    """Nodes as a layer's attention sees them."""
+
+    values: Tensor
+    """[R, hidden]: V, all heads side by side."""
+    send: Tensor
+    """[R, H]: a_src . V."""
+    receive: Tensor
+    """[R, H]: a_dst . V."""
+
+
 class GraphAttention(nn.Module):
     """One layer; its parameters are named as in PyG's GATConv, so that either implementation loads the other's."""
 
@@ -62,28 +73,39 @@ class GraphAttention(nn.Module):
         for parameter in (self.lin.weight, self.att_src, self.att_dst):
             nn.init.xavier_uniform_(parameter)
 
-    def project(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """[R, hidden] -> values V [R, hidden], logits as a sender and as a receiver [R, H]."""
+    def project(self, states: Tensor) -> Projected:
+        """[R, hidden] -> what attention needs of them."""
         values: Tensor = self.lin(states)
         by_head = values.view(len(values), *self.att_src.shape[1:])
-        return values, (by_head * self.att_src).sum(-1), (by_head * self.att_dst).sum(-1)
+        return Projected(values, (by_head * self.att_src).sum(-1), (by_head * self.att_dst).sum(-1))
 
-    def attend(self, values: Tensor, send: Tensor, receive: Tensor, senders: Tensor, log_edges: Tensor) -> Tensor:
+    def attend(self, projected: Projected, receivers: Tensor, senders: Tensor, log_edges: Tensor) -> Tensor:
         """Attention of S receivers over J senders each.
 
         Args:
-            values: [R, hidden].
-            send: [R, H], logits as senders.
-            receive: [S, H], logits of the receivers.
-            senders: [S, J] int64, rows of `values`.
+            projected: of R nodes.
+            receivers: [S] int64, rows of `projected`.
+            senders: [S, J] int64, rows of `projected`.
             log_edges: [S, J], log of the number of parallel edges; -inf where a sender is silent.
 
         Returns:
             [S, hidden].
         """
-        logits = F.leaky_relu(gather_rows(send, senders) + receive[:, None], NEGATIVE_SLOPE)
+        receive = gather_rows(projected.receive, receivers)[:, None]
+        logits = F.leaky_relu(gather_rows(projected.send, senders) + receive, NEGATIVE_SLOPE)
         weights = (logits + log_edges[..., None]).softmax(dim=1)
-        return weighted_sum(values, senders, weights) + self.bias
+        return weighted_sum(projected.values, senders, weights) + self.bias
+
+
+class Prepared(NamedTuple):
+    """What is the same for all patterns."""
+
+    nodes: Tensor
+    """[P + O, hidden]: input states."""
+    first: Projected
+    """Of all nodes, for layer one."""
+    second: Projected
+    """Of the conditions, for layer two."""
 
 
 class GraphAttentionStack(nn.Module):
@@ -104,6 +126,14 @@ class GraphAttentionStack(nn.Module):
         """Makes one attention layer."""
         raise NotImplementedError
 
+    def operator_states(self, lit: Tensor) -> OperatorStates:
+        """Lit conditions [U, P] (0 or 1, float) -> operator states."""
+        raise NotImplementedError
+
+    def forward(self, lit: Tensor) -> OperatorStates:
+        """The same."""
+        return self.operator_states(lit)
+
     def inputs(self) -> Tensor:
         """Input states of the nodes, [P + O, hidden]."""
         types = self.node_type.repeat_interleave(
@@ -120,6 +150,7 @@ class DistinctGraphAttention(GraphAttentionStack):
     condition: Tensor
     operator: Tensor
     log_edges: Tensor
+    own: Tensor
     near: Tensor
     far: Tensor
 
@@ -137,55 +168,69 @@ class DistinctGraphAttention(GraphAttentionStack):
             "condition": condition,  # [O, Jc]: the conditions that may send to an operator
             "operator": operator,  # [O, Jo]: the operators that send to it, itself among them
             "log_edges": torch.cat([condition_log_edges, operator_log_edges], dim=1),  # [O, Jc + Jo]
+            "own": (operator == torch.arange(operators)[:, None]).long().argmax(1),  # [O]: its own place in `operator`
             "near": _key_matrix(near),  # [keys, P, O]: numbers the conditions that decide layer one
             "far": _key_matrix(far),  # the same for layer two
         }
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer, persistent=False)
-        self.relayed = bool(len(edges.operator))
 
     def layer(self, hidden: int, heads: int) -> nn.Module:
         """Makes one attention layer."""
         return GraphAttention(hidden, heads)
 
-    def forward(self, lit: Tensor) -> OperatorStates:
+    def operator_states(self, lit: Tensor) -> OperatorStates:
         """Lit conditions [U, P] (0 or 1, float) -> operator states."""
-        conditions = self.num_conditions
+        found, row = distinct_rows([column.flatten() for column in self.neighbourhoods(lit)])
+        pattern, operator = found // self.num_operators, found % self.num_operators
+        states = self.states_of(lit[pattern], operator, self.prepare())
+        return OperatorStates(states, operator, row.view(len(lit), -1))
+
+    def neighbourhoods(self, lit: Tensor) -> list[Tensor]:
+        """What an operator's state depends on, [U, P] -> int64 columns [U, O] that tell operators and bits apart."""
+        return self._numbers(lit, self.far)
+
+    def prepare(self) -> Prepared:
+        """Computes what is the same for all patterns."""
         nodes = self.inputs()
-        values, send, receive = self.first.project(nodes)
-        pattern, operator, near = self._neighbourhoods(lit, self.near)
-        log_edges = self._log_edges(lit, pattern, operator)
-        senders = torch.cat([self.condition, conditions + self.operator], dim=1)[operator]
-        attended = self.first.attend(values, send, gather_rows(receive, conditions + operator), senders, log_edges)
+        first = self.first.project(nodes)
         # A condition hears itself alone, with an attention of one.
-        heard = torch.cat([values[:conditions] + self.first.bias, attended])
-        before = torch.cat([nodes[:conditions], nodes.index_select(0, conditions + operator)])
-        states = self.first_norm(before + F.relu(heard))
+        heard = first.values[: self.num_conditions] + self.first.bias
+        conditions = self.first_norm(nodes[: self.num_conditions] + F.relu(heard))
+        return Prepared(nodes, first, self.second.project(conditions))
 
-        values, send, receive = self.second.project(states)
-        far = near
-        if self.relayed:
-            pattern, operator, far = self._neighbourhoods(lit, self.far)
-            log_edges = self._log_edges(lit, pattern, operator)
-        own = conditions + near[pattern, operator]
-        relayed = conditions + near[pattern[:, None], self.operator[operator]]
-        senders = torch.cat([self.condition[operator], relayed], dim=1)
-        attended = self.second.attend(values, send, gather_rows(receive, own), senders, log_edges)
-        return OperatorStates(self.second_norm(states.index_select(0, own) + F.relu(attended)), operator, far)
+    def states_of(self, lit: Tensor, operator: Tensor, prepared: Prepared) -> Tensor:
+        """The states [S, hidden] of operators [S] under lit conditions [S, P]."""
+        conditions = self.num_conditions
+        # Layer one is needed of all that send to these operators, which they do themselves.
+        needed = self.operator[operator]  # [S, Jo]
+        columns = [column.gather(1, needed) for column in self._numbers(lit, self.near)]
+        found, row = distinct_rows([column.flatten() for column in columns])
+        row = row.view(needed.shape)
+        near = needed.flatten()[found]
+        log_edges = self._log_edges(lit[found // needed.shape[1]], near)
+        senders = torch.cat([self.condition[near], conditions + self.operator[near]], dim=1)
+        states = self.first.attend(prepared.first, conditions + near, senders, log_edges)
+        states = self.first_norm(prepared.nodes.index_select(0, conditions + near) + F.relu(states))
 
-    def _neighbourhoods(self, lit: Tensor, keys: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Where each distinct neighbourhood is found, pattern [S] and operator [S], and which one is where [U, O]."""
-        operators = torch.arange(self.num_operators, device=lit.device).expand(len(lit), -1)
+        projected = Projected(*map(torch.cat, zip(prepared.second, self.second.project(states), strict=True)))
+        own = row.gather(1, self.own[operator][:, None])[:, 0]
+        senders = torch.cat([self.condition[operator], conditions + row], dim=1)
+        attended = self.second.attend(projected, conditions + own, senders, self._log_edges(lit, operator))
+        second: Tensor = self.second_norm(states.index_select(0, own) + F.relu(attended))
+        return second
+
+    def _numbers(self, lit: Tensor, keys: Tensor) -> list[Tensor]:
+        """Integers [U, O], one for each matrix of keys, that tell apart operators and what is lit around them."""
         columns = [(lit.double() @ key).long() for key in keys]
-        columns[0] = columns[0] * self.num_operators + operators
-        first, number = distinct_rows([column.flatten() for column in columns])
-        return first // self.num_operators, first % self.num_operators, number.view(operators.shape)
+        columns[0] = columns[0] * self.num_operators + torch.arange(self.num_operators, device=lit.device)
+        return columns
 
-    def _log_edges(self, lit: Tensor, pattern: Tensor, operator: Tensor) -> Tensor:
+    def _log_edges(self, lit: Tensor, operator: Tensor) -> Tensor:
         """[S, Jc + Jo]: log of the number of edges from each sender, -inf from an unlit condition."""
         log_edges = self.log_edges[operator]
-        silent = lit[pattern[:, None], self.condition[operator]] == 0
-        log_edges[:, : self.condition.shape[1]].masked_fill_(silent, -torch.inf)
+        silent = lit.gather(1, self.condition[operator]) == 0
+        log_edges[:, : silent.shape[1]].masked_fill_(silent, -torch.inf)
         return log_edges
 
 

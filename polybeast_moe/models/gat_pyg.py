@@ -30,7 +30,7 @@ class PygGraphAttention(GraphAttentionStack):
         layer: nn.Module = GATConv(hidden, hidden // heads, heads, negative_slope=NEGATIVE_SLOPE, add_self_loops=False)
         return layer
 
-    def forward(self, lit: Tensor) -> OperatorStates:
+    def operator_states(self, lit: Tensor) -> OperatorStates:
         """Lit conditions [U, P] (0 or 1, float) -> operator states."""
         patterns, nodes = len(lit), len(self.identity)
         edges = self._edges(lit)

@@ -6,7 +6,7 @@ distinct pattern and its results are indexed back, which leaves values and gradi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from polybeast_moe.config import GraphConfig
 from polybeast_moe.models.distinct import distinct_rows
 from polybeast_moe.models.gat import DistinctGraphAttention, GraphAttentionStack, OperatorStates
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
+from polybeast_moe.models.memory import Memory
 from polybeast_moe.models.message_edges import message_edges
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class GraphStream(nn.Module):
         self.register_buffer("absent", (~own.any(0)).float(), persistent=False)  # [E]: 1 for an expert without any
         # One matrix reads the operators: a score a head for the readout, and the score for the experts' prior.
         self.read = orthogonal(nn.Linear(config.hidden, config.heads + 1), LAST_GAIN)
-        self.memory = PatternMemory()
+        self.memory = Memory()
 
     def forward(self, conditions: Tensor, weights_version: int | None = None) -> GraphReadout:
         """Packed lit conditions [N, W] int64 -> GraphReadout.
@@ -75,7 +76,7 @@ class GraphStream(nn.Module):
         """
         words = self.relevant(conditions)
         if weights_version is not None and not torch.is_grad_enabled():
-            return self._split(self.memory.recall(self, words, weights_version))
+            return self._split(self.memory.recall(words, weights_version, self._remembering))
         if not self.deduplicate:
             return self._split(self.patterns(words))
         first, number = distinct_rows(words.unbind(1))
@@ -84,6 +85,10 @@ class GraphStream(nn.Module):
     def patterns(self, words: Tensor) -> Tensor:
         """Packed patterns [U, W] -> [U, hidden + E]: intent and prior side by side."""
         return self._read_out(self.attention(self.unpack(words)))
+
+    def _remembering(self, words: Tensor) -> Tensor:
+        """As `patterns`, with the operator states that the memory holds."""
+        return self._read_out(self.memory.operator_states(self.attention, self.unpack(words)))
 
     def unpack(self, words: Tensor) -> Tensor:
         """Packed words [N, W] -> lit conditions [N, P], 0 or 1 in float32."""
@@ -115,36 +120,6 @@ class GraphStream(nn.Module):
     def relevant(self, conditions: Tensor) -> Tensor:
         """The packed conditions with only the words and bits that this graph reads."""
         return conditions[:, : len(self.mask)] & self.mask
-
-
-class PatternMemory:
-    """Results of the graph stream per pattern, kept while the weights stay the same. Not part of a policy's state."""
-
-    def __init__(self, limit: int = 65_536) -> None:
-        self.limit = limit
-        self.version: int | None = None
-        self.rows: dict[tuple[int, ...], int] = {}
-        self.results = torch.empty(0, 0)
-
-    def recall(self, stream: GraphStream, words: Tensor, version: int) -> Tensor:
-        """Patterns [N, W] -> [N, hidden + E], computing only those not met at this version of the weights."""
-        if version != self.version or len(self.rows) > self.limit:
-            self.version, self.rows = version, {}
-        patterns = [tuple(pattern) for pattern in words.tolist()]
-        fresh = {pattern: row for row, pattern in enumerate(patterns) if pattern not in self.rows}
-        if fresh:
-            self._append(fresh, stream.patterns(words[list(fresh.values())]))
-        return self.results[[self.rows[pattern] for pattern in patterns]]
-
-    def _append(self, patterns: Iterable[tuple[int, ...]], results: Tensor) -> None:
-        start, end = len(self.rows), len(self.rows) + len(results)
-        if end > len(self.results):
-            grown = results.new_empty(max(1024, 2 * end), results.shape[1])
-            if start:
-                grown[:start] = self.results[:start]
-            self.results = grown
-        self.results[start:end] = results
-        self.rows.update(zip(patterns, range(start, end), strict=True))
 
 
 def _attention(config: GraphConfig, graph: KnowledgeGraph) -> GraphAttentionStack:

@@ -64,7 +64,7 @@ class StopRequests:
         """Returns whether the process has been asked to stop."""
         return self.signal_number is not None
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _take(self, number: int, _frame: FrameType | None) -> None:
         self.signal_number = number
         self._put_back()
 

@@ -16,7 +16,8 @@ from polybeast_moe.config import EnvConfig
 from polybeast_moe.envs.engine import ACTIONS, game_settings
 from polybeast_moe.envs.nle_package import check_nle
 
-KEYS = ("glyphs", "blstats", "message", "inv_glyphs", "inv_letters", "inv_oclasses", "misc", "internal", "program_state")
+INVENTORY = ("inv_glyphs", "inv_letters", "inv_oclasses")
+KEYS = ("glyphs", "blstats", "message", *INVENTORY, "misc", "internal", "program_state")
 
 
 def check(step: int, ours: dict[str, np.ndarray], theirs: dict[str, np.ndarray]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -15,8 +15,13 @@ from polybeast_moe.models import Observation
 
 
 @pytest.fixture(autouse=True)
-def _seed() -> None:
+def _seeded_on_one_thread() -> Iterator[None]:
+    """Tensors here are tiny: more threads would only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     torch.manual_seed(0)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

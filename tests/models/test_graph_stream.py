@@ -188,7 +188,7 @@ def test_memory_stays_within_its_limit(make_config: MakeConfig, graph: Knowledge
     with torch.no_grad():
         for _ in range(20):
             stream(random_conditions(30, 30), weights_version=1)
-    assert len(stream.memory.rows) <= 50 + 30
+    assert len(stream.memory) <= 50 + 30
 
 
 def test_memory_is_not_used_with_gradients(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
