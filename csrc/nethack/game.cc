@@ -79,10 +79,11 @@ void Game::reset(const Seeds& seeds) {
   nle_settings_->time_seed_is_set = settings_.fix_moon_phase;
 
   obs_.how_done = 0;
+  buffers_.program_state.fill(0);  // a game that ends before its first screen writes none: do not read the last one's
   episode_ = EpisodeRecord{.seeds = seeds};
   frozen_steps_ = 0;
   context_ = library_.start(&obs_, nle_settings_.get());
-  for (int tries = 0; buffers_.program_state[kInMoveloop] == 0; ++tries) {
+  for (int tries = 0; obs_.done || buffers_.program_state[kInMoveloop] == 0; ++tries) {
     if (tries == kOpeningPromptLimit || obs_.done)
       throw FatalGameError("the game ended or hung in its opening prompts");
     press(kSpace);

@@ -80,8 +80,8 @@ class Batch:
     """Rollouts side by side, as the learner reads them: T steps of B games.
 
     Shapes: observation rows are [(T+1)·B, ...] flattened time first; `first` [T+1, B]; `action`, `reward`,
-    `terminated`, `truncated` [T, B]; `behaviour_logits` [T, B, A]; `policy_version` [T, B]; `initial_state` [B, S]; the F final
-    observations belong to games `final_game` at steps `final_step`.
+    `terminated`, `truncated` [T, B]; `behaviour_logits` [T, B, A]; `policy_version` [T, B]; `initial_state` [B, S];
+    the F final observations belong to games `final_game` at steps `final_step`.
     """
 
     observation: Observation
