@@ -8,8 +8,11 @@ from collections.abc import Iterator
 
 import psutil
 
+from polybeast_moe.config import RuntimeConfig
 from polybeast_moe.envs.nle_package import check_nle
 from polybeast_moe.errors import UserError
+from polybeast_moe.monitoring.resources import usable_cores
+from polybeast_moe.runtime.defaults import with_defaults
 
 
 def findings() -> Iterator[tuple[str, str]]:
@@ -23,7 +26,11 @@ def findings() -> Iterator[tuple[str, str]]:
         yield "nle", f"{package.version}, {package.library}"
     except UserError as error:
         yield "nle", str(error)
-    yield "cores", f"{len(os.sched_getaffinity(0))} usable of {os.cpu_count()}"
+    cores = usable_cores()
+    yield "cores", f"{cores} usable of {os.cpu_count()}"
+    chosen = with_defaults(RuntimeConfig(), cores)
+    threads = f"torch threads: policy worker {chosen.policy_threads}, learner {chosen.threads}"
+    yield "defaults", f"actors: {chosen.actors}; {threads}"
     memory = psutil.virtual_memory()
     yield "memory", f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
     if not torch.cuda.is_available():

@@ -187,8 +187,9 @@ void read_neighbours(const Squares& squares, int x, int y, Facts& facts) {
 }  // namespace
 
 void read_map(const ObservationView& view, Facts& facts) noexcept {
-  const auto x = static_cast<int>(view.blstats[tables::NLE_BL_X]);
-  const auto y = static_cast<int>(view.blstats[tables::NLE_BL_Y]);
+  // A hero off the map, which no game shows, is next to nothing.
+  const auto x = static_cast<int>(std::clamp<std::int64_t>(view.blstats[tables::NLE_BL_X], -kColumns, 2 * kColumns));
+  const auto y = static_cast<int>(std::clamp<std::int64_t>(view.blstats[tables::NLE_BL_Y], -kRows, 2 * kRows));
   Squares squares{};
   Corridors corridors;
   read_squares(view.glyphs, x, y, squares, corridors, facts);

@@ -36,7 +36,7 @@ struct RolloutShape {
 };
 
 // A slot holds a 64-byte header (slot_state.h), then these fields. Observation fields have T + 1 rows: row t is what
-// the action in row t was chosen at, row T is the bootstrap observation. See docs/run_directory.md for every field.
+// the action in row t was chosen at, row T is the bootstrap observation. See docs/rollouts.md for every field.
 class RolloutLayout {
  public:
   explicit RolloutLayout(const RolloutShape& shape);

@@ -15,6 +15,8 @@ from polybeast_moe.models.interface import PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
 from polybeast_moe.runtime.rollouts import Batch
 
+_ROUNDING = 1.001  # a ratio above its bound by less than this is the same policy run on another batch size
+
 
 class UpdateReport(NamedTuple):
     """What one update measured: `diagnostics` under the names of `metrics.csv`, mean alpha [E] of the batch."""
@@ -47,7 +49,7 @@ class Learner:
         targets = self._targets(batch, settings, output, values.detach(), log_probs.detach(), behaviour_log_probs)
         advantages = targets.pg_advantages
         if config.normalise_advantages:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-6)
+            advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-6)
 
         weights = settings.losses
         live = batch.steps * batch.games  # the bootstrap row's policy is not trained on
@@ -63,12 +65,13 @@ class Learner:
         total: Tensor = torch.stack(list(parts.values())).sum()
         grad_norm = self._step(total, settings.learning_rate)
 
+        ratios = (log_probs.detach() - behaviour_log_probs).exp()
         diagnostics = {
             "alpha_entropy": alpha_entropy.item(),
             "policy_entropy": policy_entropy.item(),
             "policy_lag": (self.updates - batch.policy_version).float().mean().item(),
             "behaviour_kl": (behaviour.exp() * (behaviour - log_policy.detach())).sum(-1).mean().item(),
-            "rho_clip_share": ((log_probs - behaviour_log_probs).exp() > config.clip_rho).float().mean().item(),
+            "rho_clip_share": (ratios > config.clip_rho * _ROUNDING).float().mean().item(),
             "explained_variance": losses.explained_variance(values[:-1].detach(), targets.vs).item(),
             "grad_norm": grad_norm,
             "loss_total": total.item(),

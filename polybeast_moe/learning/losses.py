@@ -44,4 +44,4 @@ def load_balance_loss(router_scores: Tensor) -> Tensor:
 
 def explained_variance(values: Tensor, targets: Tensor) -> Tensor:
     """1 − Var(vs − V) / Var(vs): 1 for a perfect baseline, 0 for a constant one."""
-    return 1 - (targets - values).var() / targets.var().clamp(min=1e-8)
+    return 1 - (targets - values).var(correction=0) / targets.var(correction=0).clamp(min=1e-8)

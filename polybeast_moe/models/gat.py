@@ -39,15 +39,16 @@ class OperatorStates(NamedTuple):
     row: Tensor
     """[U, O] int64: which row of `states` an operator has in a pattern."""
 
-    def sum_by_pattern(self, terms: Tensor) -> Tensor:
-        """Sums a term of each state [S, F] over the operators of each pattern -> [U, F].
 
-        As long as there are few states a product with the dense 0/1 matrix of who has which is faster than gathering.
-        """
-        patterns, operators = self.row.shape
-        if len(terms) > _DENSE_STATES * operators:
-            return gather_rows(terms, self.row).sum(1)
-        return terms.new_zeros(patterns, len(terms)).scatter_(1, self.row, 1.0) @ terms
+def sum_by_pattern(terms: Tensor, row: Tensor) -> Tensor:
+    """Sums the terms of states [S, F] over the operators of each pattern, whose states are `row` [U, O] -> [U, F].
+
+    As long as there are few states a product with the dense 0/1 matrix of who has which is faster than gathering.
+    """
+    patterns, operators = row.shape
+    if len(terms) > _DENSE_STATES * operators:
+        return gather_rows(terms, row).sum(1)
+    return terms.new_zeros(patterns, len(terms)).scatter_(1, row, 1.0) @ terms
 
 
 class Projected(NamedTuple):
@@ -149,6 +150,7 @@ class DistinctGraphAttention(GraphAttentionStack):
     second: GraphAttention
     condition: Tensor
     operator: Tensor
+    senders: Tensor
     log_edges: Tensor
     own: Tensor
     near: Tensor
@@ -166,12 +168,14 @@ class DistinctGraphAttention(GraphAttentionStack):
             far[:, receiver] |= near[:, sender]
         buffers = {
             "condition": condition,  # [O, Jc]: the conditions that may send to an operator
+            "senders": torch.cat([condition, conditions + operator], dim=1),  # [O, Jc + Jo]: both, as nodes
             "operator": operator,  # [O, Jo]: the operators that send to it, itself among them
             "log_edges": torch.cat([condition_log_edges, operator_log_edges], dim=1),  # [O, Jc + Jo]
             "own": (operator == torch.arange(operators)[:, None]).long().argmax(1),  # [O]: its own place in `operator`
             "near": _key_matrix(near),  # [keys, P, O]: numbers the conditions that decide layer one
             "far": _key_matrix(far),  # the same for layer two
         }
+        self.relayed = bool(len(edges.operator))  # else layer two depends on what layer one does
         for name, buffer in buffers.items():
             self.register_buffer(name, buffer, persistent=False)
 
@@ -202,23 +206,34 @@ class DistinctGraphAttention(GraphAttentionStack):
     def states_of(self, lit: Tensor, operator: Tensor, prepared: Prepared) -> Tensor:
         """The states [S, hidden] of operators [S] under lit conditions [S, P]."""
         conditions = self.num_conditions
-        # Layer one is needed of all that send to these operators, which they do themselves.
+        near_lit, near, row, own = self._needed(lit, operator)
+        near_log_edges = self._log_edges(near_lit, near)
+        states = self.first.attend(prepared.first, conditions + near, self.senders[near], near_log_edges)
+        states = self.first_norm(prepared.nodes.index_select(0, conditions + near) + F.relu(states))
+
+        projected = Projected(*map(torch.cat, zip(prepared.second, self.second.project(states), strict=True)))
+        log_edges = self._log_edges(lit, operator) if self.relayed else near_log_edges
+        senders = torch.cat([self.condition[operator], conditions + row], dim=1)
+        attended = self.second.attend(projected, conditions + own, senders, log_edges)
+        second: Tensor = self.second_norm(states.index_select(0, own) + F.relu(attended))
+        return second
+
+    def _needed(self, lit: Tensor, operator: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The states of layer one that layer two needs for operators [S] under lit conditions [S, P].
+
+        Returns:
+            For each needed state, once: lit conditions [S1, P] and operator [S1]. For each operator: the states of all
+            operators that send to it [S, Jo], and its own [S].
+        """
+        if not self.relayed:
+            own = torch.arange(len(operator), device=operator.device)
+            return lit, operator, own[:, None], own
         needed = self.operator[operator]  # [S, Jo]
         columns = [column.gather(1, needed) for column in self._numbers(lit, self.near)]
         found, row = distinct_rows([column.flatten() for column in columns])
         row = row.view(needed.shape)
-        near = needed.flatten()[found]
-        log_edges = self._log_edges(lit[found // needed.shape[1]], near)
-        senders = torch.cat([self.condition[near], conditions + self.operator[near]], dim=1)
-        states = self.first.attend(prepared.first, conditions + near, senders, log_edges)
-        states = self.first_norm(prepared.nodes.index_select(0, conditions + near) + F.relu(states))
-
-        projected = Projected(*map(torch.cat, zip(prepared.second, self.second.project(states), strict=True)))
         own = row.gather(1, self.own[operator][:, None])[:, 0]
-        senders = torch.cat([self.condition[operator], conditions + row], dim=1)
-        attended = self.second.attend(projected, conditions + own, senders, self._log_edges(lit, operator))
-        second: Tensor = self.second_norm(states.index_select(0, own) + F.relu(attended))
-        return second
+        return lit[found // needed.shape[1]], needed.flatten()[found], row, own
 
     def _numbers(self, lit: Tensor, keys: Tensor) -> list[Tensor]:
         """Integers [U, O], one for each matrix of keys, that tell apart operators and what is lit around them."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from polybeast_moe.config import GraphConfig
 from polybeast_moe.models.distinct import distinct_rows
-from polybeast_moe.models.gat import DistinctGraphAttention, GraphAttentionStack, OperatorStates
+from polybeast_moe.models.gat import DistinctGraphAttention, GraphAttentionStack, sum_by_pattern
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.memory import Memory
 from polybeast_moe.models.message_edges import message_edges
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from polybeast_moe.graph import KnowledgeGraph
 
 _WORD = 64
-_FLOOR = -60.0  # weights lighter than exp(-60) of the largest of the batch count as that: no sum is ever zero
+_SCORE_CAP = 20.0  # scores are capped softly, so that their exponentials can be summed as they are
 
 
 class GraphReadout(NamedTuple):
@@ -84,11 +84,14 @@ class GraphStream(nn.Module):
 
     def patterns(self, words: Tensor) -> Tensor:
         """Packed patterns [U, W] -> [U, hidden + E]: intent and prior side by side."""
-        return self._read_out(self.attention(self.unpack(words)))
+        operators = self.attention(self.unpack(words))
+        return self._read_out(sum_by_pattern(self._terms(operators.states, operators.operator), operators.row))
 
     def _remembering(self, words: Tensor) -> Tensor:
-        """As `patterns`, with the operator states that the memory holds."""
-        return self._read_out(self.memory.operator_states(self.attention, self.unpack(words)))
+        """As `patterns`, with what the memory holds."""
+        if not isinstance(self.attention, DistinctGraphAttention) or len(self.attention.far) > 1:
+            return self.patterns(words)
+        return self._read_out(sum_by_pattern(*self.memory.terms(self.attention, self.unpack(words), self._terms)))
 
     def unpack(self, words: Tensor) -> Tensor:
         """Packed words [N, W] -> lit conditions [N, P], 0 or 1 in float32."""
@@ -99,20 +102,22 @@ class GraphStream(nn.Module):
         bits = (lit * self.bound).long() << self.bit
         return bits.new_zeros(len(lit), len(self.mask)).index_add_(1, self.word, bits)
 
-    def _read_out(self, operators: OperatorStates) -> Tensor:
-        """Operator states of U patterns -> [U, hidden + E]."""
-        scores = self.read(operators.states)  # [S, H + 1]
-        largest = scores.detach().amax(0)
-        weights = (scores - largest).clamp(_FLOOR).exp()
-        by_head = operators.states.view(len(scores), self.heads, -1) * weights[:, : self.heads, None]
-        shares = weights[:, self.heads :] * self.share[operators.operator]  # [S, E]
-        # Numerators and denominators of the attention, and the experts' means: one sum over the operators.
-        terms = torch.cat([by_head.flatten(1), weights[:, : self.heads], shares], dim=1)
-        sums = operators.sum_by_pattern(terms)
+    def _terms(self, states: Tensor, operator: Tensor) -> Tensor:
+        """What operator states [S, hidden] add to the readout: [S, hidden + H + E].
+
+        Numerators and denominators of the readout's attention, and the experts' means.
+        """
+        scores = _SCORE_CAP * torch.tanh(self.read(states) / _SCORE_CAP)  # [S, H + 1]
+        weights = scores.exp()
+        by_head = states.view(len(states), self.heads, -1) * weights[:, : self.heads, None]
+        shares = weights[:, self.heads :] * self.share[operator]  # [S, E]
+        return torch.cat([by_head.flatten(1), weights[:, : self.heads], shares], dim=1)
+
+    def _read_out(self, sums: Tensor) -> Tensor:
+        """Terms summed over operators [U, hidden + H + E] -> intent and prior [U, hidden + E]."""
         numerator, denominator, means = sums.tensor_split([self.hidden, self.hidden + self.heads], dim=1)
-        intent = (numerator.view(len(sums), self.heads, -1) / denominator[..., None]).flatten(1)
-        prior = (means + self.absent).log() + largest[self.heads] * (1 - self.absent)
-        return torch.cat([intent, prior], dim=1)
+        intent = numerator.view(len(sums), self.heads, -1) / denominator[..., None]
+        return torch.cat([intent.flatten(1), (means + self.absent).log()], dim=1)
 
     def _split(self, both: Tensor) -> GraphReadout:
         return GraphReadout(*both.tensor_split([self.hidden], dim=1))

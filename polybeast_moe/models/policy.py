@@ -86,7 +86,7 @@ class GraphMoEPolicy(nn.Module):
 
     def initial_state(self, batch: int) -> Tensor:
         """[batch, state_size] zeros: the state before the first step of an episode."""
-        return self.value.weight.new_zeros(batch, self.state_size)
+        return self.router.last.weight.new_zeros(batch, self.state_size)
 
     def forward(
         self,

@@ -329,10 +329,10 @@ def test_any_observation_reads_as_the_reference_reads_it(seed: int, density: flo
 @given(st.integers(0, 2**32 - 1))
 def test_nonsense_is_read_without_harm(seed: int) -> None:
     rng = np.random.default_rng(seed)
-    noise = {
-        key: rng.integers(np.iinfo(value.dtype).min, np.iinfo(value.dtype).max, (3, *value.shape), value.dtype)
-        for key, value in observation().items()
-    }
+    noise = {}
+    for key, value in observation().items():
+        low, high = max(np.iinfo(value.dtype).min, -(2**31)), min(np.iinfo(value.dtype).max, 2**31 - 1)
+        noise[key] = rng.integers(low, high, (3, *value.shape), value.dtype)
     assert words(noise).shape == (3, len(words(noise)[0]))
 
 

@@ -176,6 +176,22 @@ def test_a_policy_of_ones_own_is_named_by_import_path(make_config: MakeConfig) -
     assert "total" in describe(policy)
 
 
+class DeepValue(GraphMoEPolicy):
+    """The example of docs/policy.md."""
+
+    def __init__(self, config: RunConfig, graph: KnowledgeGraph | None, *, num_actions: int) -> None:
+        super().__init__(config, graph, num_actions=num_actions)
+        features = self.value.in_features
+        self.value = nn.Sequential(nn.Linear(features, 128), nn.ReLU(), nn.Linear(128, 1))
+
+
+def test_a_part_can_be_replaced_in_a_subclass(make_config: MakeConfig, observe: Observe) -> None:
+    config = make_config(policy={"class": f"{__name__}.DeepValue", "lstm": 4})
+    policy = build_policy(config, random_graph(), num_actions=ACTIONS)
+    output = policy.infer(observe(6), policy.initial_state(6))
+    assert output.value.shape == (6,)
+
+
 @pytest.mark.parametrize(
     ("path", "hint"),
     [

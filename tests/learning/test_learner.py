@@ -1,0 +1,421 @@
+"""One update, against targets and gradients computed episode by episode from the definition of V-trace."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from polybeast_moe.config import LearnerConfig, OptimizerConfig, RewardConfig
+from polybeast_moe.learning.learner import Learner, UpdateReport, make_optimizer
+from polybeast_moe.learning.phases import LossSettings, Settings
+from polybeast_moe.models.interface import Observation, PolicyOutput
+from polybeast_moe.runtime.rollouts import Batch
+
+T, B, A, E = 12, 3, 5, 4
+GAMMA = 0.9
+CLIPS = {"clip_rho": 1.1, "clip_c": 0.9, "clip_pg_rho": 1.3}
+
+
+class TinyPolicy(nn.Module):
+    """Linear in the first two blstats and a recurrent sum of the first that halves every step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.actor = nn.Linear(3, A)
+        self.critic = nn.Linear(3, 1)
+        self.router = nn.Linear(3, E)
+        self.calls: list[dict[str, object]] = []
+
+    def forward(self, observation: Observation, state: Tensor, *, routing, temperature, first) -> PolicyOutput:
+        self.calls.append({"routing": routing, "temperature": temperature, "grad": torch.is_grad_enabled()})
+        seen = observation.blstats[:, :2].float().unflatten(0, tuple(first.shape)) / 10
+        states = []
+        for row, starts in zip(seen, first, strict=True):
+            state = 0.5 * state * (~starts).float()[:, None] + row[:, :1]
+            states.append(state)
+        memory = torch.stack(states)
+        features = torch.cat([seen, memory], dim=-1).flatten(0, 1)
+        scores = torch.tanh(self.router(features))
+        alpha = torch.softmax(scores / temperature, dim=-1)
+        logits = self.actor(features)
+        return PolicyOutput(
+            logits=logits,
+            value=self.critic(features).squeeze(1),
+            alpha=alpha,
+            router_scores=scores,
+            alpha_entropy=-(alpha * alpha.log()).sum(-1),
+            expert_logits=logits[:, None].expand(-1, E, -1),
+            state=memory[-1],
+            states=memory,
+        )
+
+
+def observation(rng: np.random.Generator, rows: int) -> Observation:
+    return Observation(
+        glyph_crop=torch.zeros(rows, 3, 3, dtype=torch.int16),
+        blstats=torch.from_numpy(rng.integers(-20, 20, (rows, 27))),
+        conditions=torch.zeros(rows, 1, dtype=torch.int64),
+        previous_action=torch.zeros(rows, dtype=torch.int64),
+    )
+
+
+def make_batch(ends: dict[tuple[int, int], str], steps: int = T, games: int = B) -> Batch:
+    """`ends[t, b]` is "death" or "limit"."""
+    rng = np.random.default_rng(7)
+    terminated, truncated = torch.zeros(2, steps, games, dtype=torch.bool)
+    first = torch.zeros(steps + 1, games, dtype=torch.bool)
+    limits = [place for place, how in ends.items() if how == "limit"]
+    for (t, b), how in ends.items():
+        (terminated if how == "death" else truncated)[t, b] = True
+        first[t + 1, b] = True
+    first[0, 0] = True  # game 0 begins here, the others go on
+    return Batch(
+        observation=observation(rng, (steps + 1) * games),
+        first=first,
+        action=torch.from_numpy(rng.integers(0, A, (steps, games))),
+        behaviour_logits=torch.from_numpy(rng.normal(0, 1, (steps, games, A))).float(),
+        policy_version=torch.zeros(steps, games, dtype=torch.int64),
+        reward=torch.from_numpy(rng.normal(0, 8, (steps, games))).float(),
+        terminated=terminated,
+        truncated=truncated,
+        initial_state=torch.from_numpy(rng.normal(0, 1, (games, 1))).float(),
+        final_observation=observation(rng, len(limits)),
+        final_step=torch.tensor([t for t, _ in limits], dtype=torch.int64),
+        final_game=torch.tensor([b for _, b in limits], dtype=torch.int64),
+    )
+
+
+# Game 0 dies, then is cut; game 1 is cut twice, once at the last step; game 2 dies at the last step.
+ENDS = {(3, 0): "death", (8, 0): "limit", (1, 1): "limit", (T - 1, 1): "limit", (6, 2): "limit", (T - 1, 2): "death"}
+
+
+def config(**changes: object) -> LearnerConfig:
+    keys = {"discount": GAMMA, "normalise_advantages": False, **CLIPS}
+    return LearnerConfig(**{**keys, **changes})
+
+
+def phase(learning_rate: float = 0.0, routing: str = "softmax", temperature: float = 1.0, **weights: float) -> Settings:
+    every = {"policy": 1.0, "baseline": 0.5, "entropy": 0.01, "alpha_entropy": 0.0, "load_balance": 0.0}
+    return Settings("only", 0, routing, temperature, learning_rate, LossSettings(**{**every, **weights}))
+
+
+class Definition:
+    """V-trace (Espeholt et al. 2018, equation 1) of each episode by itself, in double precision: sums of products."""
+
+    def __init__(self, policy: TinyPolicy, batch: Batch) -> None:
+        self.weights = {name: value.detach().double().numpy() for name, value in policy.named_parameters()}
+        self.batch = batch
+        steps, games = batch.reward.shape
+        self.blstats = batch.observation.blstats.numpy().reshape(steps + 1, games, 27)
+        self.values = np.zeros((steps + 1, games))
+        self.ratios = np.zeros((steps, games))
+        self.finals: dict[tuple[int, int], float] = {}
+        places = list(zip(batch.final_step.tolist(), batch.final_game.tolist(), strict=True))
+        for b in range(games):
+            memory = float(batch.initial_state[b, 0])
+            for t in range(steps + 1):
+                memory, features = self.look(self.blstats[t, b], 0.0 if batch.first[t, b] else memory)
+                self.values[t, b] = self.value(features)
+                if t < steps:
+                    self.ratios[t, b] = self.ratio(features, t, b)
+                if (t, b) in places:
+                    final = batch.final_observation.blstats.numpy()[places.index((t, b))]
+                    self.finals[t, b] = self.value(self.look(final, memory)[1])
+        self.vs, self.advantages = np.zeros((steps, games)), np.zeros((steps, games))
+        for b in range(games):
+            begin = 0
+            for t in range(steps):
+                if batch.terminated[t, b] or batch.truncated[t, b] or t == steps - 1:
+                    self.segment(b, begin, t)
+                    begin = t + 1
+
+    def look(self, blstats: np.ndarray, memory: float) -> tuple[float, np.ndarray]:
+        x, y = blstats[0] / 10, blstats[1] / 10
+        memory = 0.5 * memory + x
+        return memory, np.array([x, y, memory])
+
+    def value(self, features: np.ndarray) -> float:
+        return float(self.weights["critic.weight"][0] @ features + self.weights["critic.bias"][0])
+
+    def ratio(self, features: np.ndarray, t: int, b: int) -> float:
+        target = self.weights["actor.weight"] @ features + self.weights["actor.bias"]
+        behaviour = self.batch.behaviour_logits[t, b].double().numpy()
+        action = int(self.batch.action[t, b])
+        chance = [np.exp(logits[action]) / np.exp(logits).sum() for logits in (target, behaviour)]
+        return float(chance[0] / chance[1])
+
+    def segment(self, b: int, begin: int, end: int) -> None:
+        """An episode's steps begin..end in this batch; what follows the last is nothing, V(final) or V(row T)."""
+        if self.batch.terminated[end, b]:
+            after = 0.0
+        elif self.batch.truncated[end, b]:
+            after = self.finals[end, b]
+        else:
+            after = self.values[end + 1, b]
+        steps = range(begin, end + 1)
+        rewards = {t: math.tanh(float(self.batch.reward[t, b]) / 10) for t in steps}
+        values = {**{t: self.values[t, b] for t in steps}, end + 1: after}
+        vs = {end + 1: after}
+        for s in steps:
+            vs[s] = values[s]
+            for t in range(s, end + 1):
+                delta = min(CLIPS["clip_rho"], self.ratios[t, b]) * (rewards[t] + GAMMA * values[t + 1] - values[t])
+                trace = math.prod(min(CLIPS["clip_c"], self.ratios[i, b]) for i in range(s, t))
+                vs[s] += GAMMA ** (t - s) * trace * delta
+        for t in steps:
+            self.vs[t, b] = vs[t]
+            rho = min(CLIPS["clip_pg_rho"], self.ratios[t, b])
+            self.advantages[t, b] = rho * (rewards[t] + GAMMA * vs[t + 1] - values[t])
+
+
+def update(batch: Batch, settings: Settings, **changes: object) -> tuple[Learner, TinyPolicy, UpdateReport]:
+    policy = TinyPolicy()
+    learner = Learner(policy, config(**changes))
+    return learner, policy, learner.update(batch, settings)
+
+
+def test_losses_and_diagnostics_are_those_of_the_definition() -> None:
+    batch = make_batch(ENDS)
+    _, policy, report = update(batch, phase())
+    truth = Definition(policy, batch)
+    figures = report.diagnostics
+    values = truth.values[:-1]
+    assert figures["loss_baseline"] == pytest.approx(0.25 * np.mean((values - truth.vs) ** 2), rel=1e-4)
+    with torch.no_grad():
+        output = policy(batch.observation, batch.initial_state, routing="", temperature=1.0, first=batch.first)
+    log_policy = torch.log_softmax(output.logits, -1).view(T + 1, B, A)[:-1].double()
+    behaviour = torch.log_softmax(batch.behaviour_logits, -1).double()
+    log_probs = log_policy.gather(-1, batch.action[..., None])[..., 0].numpy()
+    assert figures["loss_policy"] == pytest.approx(-np.mean(truth.advantages * log_probs), rel=1e-4)
+    entropy = -(log_policy.exp() * log_policy).sum(-1).mean().item()
+    assert figures["policy_entropy"] == pytest.approx(entropy, rel=1e-5)
+    assert figures["loss_entropy"] == pytest.approx(-0.01 * entropy, rel=1e-5)
+    kl = (behaviour.exp() * (behaviour - log_policy)).sum(-1).mean().item()
+    assert figures["behaviour_kl"] == pytest.approx(kl, rel=1e-5)
+    assert figures["rho_clip_share"] == pytest.approx(np.mean(truth.ratios > CLIPS["clip_rho"]))
+    assert 0 < figures["rho_clip_share"] < 1
+    explained = 1 - np.var(truth.vs - values) / np.var(truth.vs)
+    assert figures["explained_variance"] == pytest.approx(explained, rel=1e-4)
+    parts = sum(v for k, v in figures.items() if k.startswith("loss_") and k != "loss_total")
+    assert figures["loss_total"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_gradients_reach_the_critic_and_the_actor_through_the_values_and_log_probabilities_alone() -> None:
+    """Targets and advantages are constants; the bootstrap row and final observations get no gradient of their own."""
+    batch = make_batch(ENDS)
+    learner, policy, _ = update(batch, phase(entropy=0.0), max_grad_norm=1e9)
+    got = {name: parameter.grad.clone() for name, parameter in policy.named_parameters() if parameter.grad is not None}
+    truth = Definition(policy, batch)
+    policy.zero_grad()
+    output = policy(batch.observation, batch.initial_state, routing="", temperature=1.0, first=batch.first)
+    loss = torch.zeros(())
+    for t in range(T):
+        for b in range(B):
+            row = t * B + b
+            log_prob = torch.log_softmax(output.logits[row], -1)[batch.action[t, b]]
+            loss = loss - truth.advantages[t, b] * log_prob + 0.25 * (output.value[row] - truth.vs[t, b]) ** 2
+    (loss / (T * B)).backward()
+    for name in ("actor.weight", "critic.weight", "critic.bias"):
+        assert torch.allclose(got[name], dict(policy.named_parameters())[name].grad, rtol=1e-3, atol=1e-6), name
+
+
+@pytest.mark.parametrize("how", ["death", "limit"])
+def test_nothing_of_the_next_episode_leaks_into_the_last(how: str) -> None:
+    """A great reward after an end changes no target before it."""
+    batch = make_batch({(5, b): how for b in range(B)})
+    later = batch.reward.clone()
+    later[6:] += 100
+    grads = []
+    for rewards in (batch.reward, later):
+        policy = TinyPolicy()
+        reports = Learner(policy, config(reward=RewardConfig(transform="none")))._targets
+        output = policy(batch.observation, batch.initial_state, routing="", temperature=1.0, first=batch.first)
+        values = output.value.view(T + 1, B).detach()
+        same = torch.zeros(T, B)
+        grads.append(reports(replace(batch, reward=rewards), phase(), output, values, same, same))
+    assert torch.equal(grads[0].vs[:6], grads[1].vs[:6])
+    assert torch.equal(grads[0].pg_advantages[:6], grads[1].pg_advantages[:6])
+    assert not torch.equal(grads[0].vs[6:], grads[1].vs[6:])
+
+
+def test_the_routing_and_temperature_of_the_phase_are_used_throughout() -> None:
+    _, policy, _ = update(make_batch(ENDS), phase(routing="sparsemax", temperature=0.3))
+    assert [(call["routing"], call["temperature"]) for call in policy.calls] == [("sparsemax", 0.3)] * 2
+    assert [call["grad"] for call in policy.calls] == [True, False]  # V(final) is a target
+
+
+def test_without_truncations_no_final_observation_is_evaluated() -> None:
+    assert len(update(make_batch({(3, 0): "death"}), phase())[1].calls) == 1
+
+
+def test_normalised_advantages_make_the_policy_loss_blind_to_the_scale_of_rewards() -> None:
+    batch = make_batch({(t, b): "death" for t in range(T) for b in range(B)})  # advantages are rho (r - V)
+    reports = []
+    for scale in (1.0, 1000.0):
+        policy = TinyPolicy()
+        nn.init.zeros_(policy.critic.weight), nn.init.zeros_(policy.critic.bias)
+        learner = Learner(policy, config(normalise_advantages=True, reward=RewardConfig(transform="none")))
+        reports.append(learner.update(replace(batch, reward=batch.reward * scale), phase()).diagnostics["loss_policy"])
+    assert reports[0] == pytest.approx(reports[1], rel=1e-4)
+
+
+def test_a_batch_of_one_step_of_one_game_can_be_learnt_from() -> None:
+    _, _, report = update(make_batch({}, steps=1, games=1), phase(1e-3), normalise_advantages=True)
+    assert report.applied
+    assert all(math.isfinite(value) for value in report.diagnostics.values()), report.diagnostics
+
+
+# The optimiser's step.
+
+
+def weights_of(policy: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in policy.state_dict().items()}
+
+
+def test_gradients_are_clipped_to_their_norm_and_reported_as_they_were() -> None:
+    batch = make_batch(ENDS)
+    _, policy, free = update(batch, phase(), max_grad_norm=1e9)
+    whole = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+    assert free.diagnostics["grad_norm"] == pytest.approx(whole.norm().item(), rel=1e-5)
+    _, policy, clipped = update(batch, phase(), max_grad_norm=0.01)
+    cut = torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+    assert clipped.diagnostics["grad_norm"] == pytest.approx(free.diagnostics["grad_norm"], rel=1e-5)
+    assert cut.norm().item() == pytest.approx(0.01, rel=1e-3)
+    assert torch.allclose(cut / cut.norm(), whole / whole.norm(), atol=1e-5)
+
+
+def test_the_phases_learning_rate_is_that_of_the_step() -> None:
+    """Adam's first step moves each weight by the learning rate."""
+    batch = make_batch(ENDS)
+    for rate in (0.0, 1e-3, 2e-2):
+        policy = TinyPolicy()
+        before = weights_of(policy)
+        learner = Learner(policy, config(optimizer=OptimizerConfig(eps=1e-12)))
+        learner.update(batch, phase(rate))
+        moved = (policy.actor.weight.detach() - before["actor.weight"]).abs()
+        assert moved.max().item() == pytest.approx(rate, rel=1e-3, abs=1e-9)
+    learner.update(batch, phase(0.0))
+    assert learner.optimizer_state()["param_groups"][0]["lr"] == 0.0
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "rmsprop"])
+def test_each_optimiser_is_the_one_named_and_lowers_the_loss(name: str) -> None:
+    policy = TinyPolicy()
+    learner = Learner(policy, config(optimizer=OptimizerConfig(name=name, weight_decay=0.01)))
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}[name]
+    optimizer = make_optimizer(policy, OptimizerConfig(name=name, weight_decay=0.01))
+    assert type(optimizer) is kind
+    assert optimizer.param_groups[0]["weight_decay"] == 0.01
+    batch = make_batch(ENDS)
+    first, *_, last = [learner.update(batch, phase(1e-2, policy=0.0)).diagnostics["loss_baseline"] for _ in range(40)]
+    assert last < 0.9 * first
+
+
+def poison_rewards(batch: Batch, policy: TinyPolicy) -> Batch:
+    return replace(batch, reward=torch.full_like(batch.reward, math.nan))
+
+
+def poison_behaviour(batch: Batch, policy: TinyPolicy) -> Batch:
+    return replace(batch, behaviour_logits=torch.full_like(batch.behaviour_logits, math.nan))
+
+
+def too_large_for_a_float(batch: Batch, policy: TinyPolicy) -> Batch:
+    """The squared error overflows before its gradient does."""
+    return replace(batch, reward=torch.full_like(batch.reward, 3e19))
+
+
+@pytest.mark.parametrize("poison", [poison_rewards, poison_behaviour, too_large_for_a_float])
+def test_a_loss_that_is_not_finite_changes_nothing(poison) -> None:
+    policy = TinyPolicy()
+    learner = Learner(policy, config(reward=RewardConfig(transform="none"), max_grad_norm=1e30))
+    good = make_batch(ENDS)
+    assert learner.update(good, phase(1e-3)).applied
+    weights, optimizer = weights_of(policy), copy.deepcopy(learner.optimizer_state())
+    report = learner.update(poison(good, policy), phase(1e-3))
+    assert not report.applied
+    assert learner.updates == 1
+    assert all(torch.equal(value, weights[name]) for name, value in policy.state_dict().items())
+    after = learner.optimizer_state()
+    assert after["param_groups"] == optimizer["param_groups"]
+    for index, state in optimizer["state"].items():
+        assert all(torch.equal(value, after["state"][index][key]) for key, value in state.items())
+    assert learner.update(good, phase(1e-3)).applied  # and the next good batch is learnt from
+    assert learner.updates == 2
+
+
+def test_updates_count_versions_and_the_lag_is_counted_in_them() -> None:
+    learner, _, report = update(make_batch(ENDS), phase(1e-3))
+    assert learner.updates == 1
+    assert report.diagnostics["policy_lag"] == 0  # collected with version 0, which this update was made to
+    assert learner.update(make_batch(ENDS), phase(1e-3)).diagnostics["policy_lag"] == 1
+    mixed = replace(make_batch(ENDS), policy_version=torch.arange(B).expand(T, B))
+    assert learner.update(mixed, phase(1e-3)).diagnostics["policy_lag"] == pytest.approx(2 - 1)
+
+
+def test_a_policy_on_its_own_data_clips_no_ratio() -> None:
+    """Rounding alone, which differs with the batch's size, is no ratio above one."""
+    batch = make_batch(ENDS)
+    policy = TinyPolicy()
+    with torch.no_grad():
+        output = policy(batch.observation, batch.initial_state, routing="", temperature=1.0, first=batch.first)
+    own = output.logits.view(T + 1, B, A)[:-1]
+    jitter = own * (1 + 1e-7 * torch.randn(own.shape, generator=torch.Generator().manual_seed(0)))
+    report = Learner(policy, config(clip_rho=1.0)).update(replace(batch, behaviour_logits=jitter), phase())
+    assert report.diagnostics["rho_clip_share"] == 0
+    assert report.diagnostics["behaviour_kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_restoring_goes_on_exactly() -> None:
+    batch = make_batch(ENDS)
+    learner, policy, _ = update(batch, phase(1e-2))
+    other = TinyPolicy()
+    other.load_state_dict(copy.deepcopy(policy.state_dict()))
+    twin = Learner(other, config())
+    twin.restore(copy.deepcopy(learner.optimizer_state()), learner.updates)
+    for one in (learner, twin):
+        one.update(batch, phase(1e-2))
+    assert twin.updates == learner.updates == 2
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in policy.state_dict().items())
+
+
+# The router's losses.
+
+
+def routed_for(updates: int, **weights: float) -> list[UpdateReport]:
+    policy = TinyPolicy()
+    with torch.no_grad():
+        policy.router.bias.copy_(torch.tensor([1.5, 0.0, 0.0, -1.5]))
+    learner = Learner(policy, config())
+    batch = make_batch(ENDS)
+    only = {"policy": 0.0, "baseline": 0.0, "entropy": 0.0, **weights}
+    return [learner.update(batch, phase(3e-2, **only)) for _ in range(updates)]
+
+
+def test_load_balance_evens_out_the_use_of_experts() -> None:
+    first, *_, last = routed_for(60, load_balance=1.0)
+    assert max(last.mean_alpha) - min(last.mean_alpha) < 0.4 * (max(first.mean_alpha) - min(first.mean_alpha))
+    assert last.diagnostics["loss_load_balance"] < first.diagnostics["loss_load_balance"]
+
+
+@pytest.mark.parametrize("weight", [1.0, -1.0])
+def test_a_positive_weight_lowers_alpha_entropy_and_a_negative_one_raises_it(weight: float) -> None:
+    first, *_, last = routed_for(40, alpha_entropy=weight)
+    assert first.diagnostics["loss_alpha_entropy"] == pytest.approx(weight * first.diagnostics["alpha_entropy"])
+    assert (last.diagnostics["alpha_entropy"] - first.diagnostics["alpha_entropy"]) * weight < -0.01
+
+
+def test_alpha_is_measured_on_the_rows_that_are_learnt_from() -> None:
+    batch = make_batch(ENDS)
+    _, policy, report = update(batch, phase())
+    with torch.no_grad():
+        output = policy(batch.observation, batch.initial_state, routing="", temperature=1.0, first=batch.first)
+    assert report.mean_alpha == pytest.approx(output.alpha[: T * B].mean(0).tolist(), rel=1e-5)
+    assert sum(report.mean_alpha) == pytest.approx(1)
+    assert report.diagnostics["alpha_entropy"] == pytest.approx(output.alpha_entropy[: T * B].mean().item(), rel=1e-5)
