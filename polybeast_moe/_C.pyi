@@ -11,7 +11,6 @@ OWNER_DELIVERED: int
 OWNER_LEARNER: int
 OWNER_FIRST_GROUP: int
 
-
 class FatalGameError(RuntimeError): ...
 
 class LibraryFile:

@@ -1,1 +1,1 @@
-"""High-throughput training of graph-attention mixture-of-experts agents on real NetHack. Importing it costs no torch."""
+"""High-throughput training of graph-attention mixture-of-experts agents on real NetHack. Imports no torch."""

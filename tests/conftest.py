@@ -14,7 +14,7 @@ from polybeast_moe.envs.nle_package import NlePackage, check_nle
 
 TINY = """\
 env: {max_episode_steps: 30}
-runtime: {groups: 2, games_per_group: 3, unroll: 8, threads: 1}
+runtime: {mode: inline, groups: 2, games_per_group: 3, unroll: 8, threads: 1}
 graph: {enabled: false, hidden: 8, heads: 2}
 policy:
   glyph_embedding: 4

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from polybeast_moe.config import LearnerConfig, OptimizerConfig
 from polybeast_moe.learning import losses
 from polybeast_moe.learning.phases import Settings
-from polybeast_moe.models.interface import PolicyOutput
+from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
 from polybeast_moe.runtime.rollouts import Batch
 
@@ -30,7 +30,7 @@ class UpdateReport(NamedTuple):
 class Learner:
     """Owns the optimiser of a policy. `updates` is the policy version: it grows by one with every update applied."""
 
-    def __init__(self, policy: nn.Module, config: LearnerConfig) -> None:
+    def __init__(self, policy: Policy, config: LearnerConfig) -> None:
         self._policy = policy
         self._config = config
         self._optimizer = make_optimizer(policy, config.optimizer)

@@ -2,6 +2,6 @@
 
 from polybeast_moe.models.build import build_policy
 from polybeast_moe.models.describe import describe
-from polybeast_moe.models.interface import Observation, PolicyOutput
+from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
 
-__all__ = ["Observation", "PolicyOutput", "build_policy", "describe"]
+__all__ = ["Observation", "Policy", "PolicyOutput", "build_policy", "describe"]

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from torch import nn
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.errors import UserError, nearest
+from polybeast_moe.models.interface import Policy
 
 if TYPE_CHECKING:
     from polybeast_moe.graph import KnowledgeGraph
 
 
-def build_policy(config: RunConfig, graph: KnowledgeGraph | None, *, num_actions: int) -> nn.Module:
+def build_policy(config: RunConfig, graph: KnowledgeGraph | None, *, num_actions: int) -> Policy:
     """Makes `policy.class` as `class(config, graph, num_actions=A)`; `docs/policy.md` tells what it must offer.
 
-    Raises UserError where the class cannot be imported or is not a torch module.
+    Raises UserError where the class cannot be imported or is not a policy.
     """
-    policy: nn.Module = policy_class(config.policy.class_)(config, graph, num_actions=num_actions)
-    return policy
+    make: Callable[..., Policy] = policy_class(config.policy.class_)
+    return make(config, graph, num_actions=num_actions)
 
 
-def policy_class(path: str) -> type[nn.Module]:
+def policy_class(path: str) -> type[Policy]:
     """Imports a class by its path, `package.module.Class`. Raises UserError naming what is missing."""
     module_name, _, name = path.rpartition(".")
     if not module_name:
@@ -33,8 +33,11 @@ def policy_class(path: str) -> type[nn.Module]:
     except ImportError as error:
         raise UserError(f"policy.class: cannot import {module_name!r} ({error})") from error
     found = getattr(module, name, None)
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+    if not (isinstance(found, type) and issubclass(found, Policy)):
         kinds = {key: value for key, value in vars(module).items() if isinstance(value, type)}
-        modules = [key for key, value in kinds.items() if issubclass(value, nn.Module)]
-        raise UserError(f"policy.class: {module_name!r} has no torch module {name!r}{nearest(name, modules)}")
+        policies = [key for key, value in kinds.items() if issubclass(value, Policy)]
+        raise UserError(
+            f"policy.class: {module_name!r} has no subclass of polybeast_moe.models.Policy named {name!r}"
+            f"{nearest(name, policies)}"
+        )
     return found

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from polybeast_moe.ops.mixture import Routing
 
 
 class Observation(NamedTuple):
@@ -41,3 +45,50 @@ class PolicyOutput(NamedTuple):
     """[B, S]: recurrent state after the last step; what was given where there is no recurrent core."""
     states: Tensor | None
     """[T, B, S]: recurrent state after each step (for bootstraps at truncations); None without a recurrent core."""
+
+
+class Policy(nn.Module, ABC):
+    """What learner and runtime need of a policy; the shapes are those of `Observation` and `PolicyOutput`."""
+
+    @abstractmethod
+    def initial_state(self, batch: int) -> Tensor:
+        """Returns [batch, S] zeros, the recurrent state before an episode's first step; S may be 0."""
+
+    @abstractmethod
+    def forward(
+        self,
+        observation: Observation,
+        state: Tensor | None = None,
+        *,
+        routing: Routing = "sparsemax",
+        temperature: float | Tensor = 1.0,
+        first: Tensor | None = None,
+        weights_version: int | None = None,
+    ) -> PolicyOutput:
+        """Runs the policy on N = T * B rows, time first; `first` [T, B] is True where an episode begins."""
+
+    @torch.no_grad()
+    def infer(
+        self,
+        observation: Observation,
+        state: Tensor | None = None,
+        *,
+        routing: Routing = "sparsemax",
+        temperature: float | Tensor = 1.0,
+        first: Tensor | None = None,
+        weights_version: int | None = None,
+    ) -> PolicyOutput:
+        """One step of B games without gradients: as `forward` with T = 1, `first` [B]; None: no game starts here.
+
+        Results may be kept until `weights_version` changes.
+        """
+        if first is None:
+            first = observation.blstats.new_zeros(len(observation.blstats), dtype=torch.bool)
+        return self.forward(
+            observation,
+            state,
+            routing=routing,
+            temperature=temperature,
+            first=first[None],
+            weights_version=weights_version,
+        )

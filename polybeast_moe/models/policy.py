@@ -13,7 +13,7 @@ from polybeast_moe.models.experts import Experts
 from polybeast_moe.models.glyphs import GlyphCropEncoder
 from polybeast_moe.models.graph_stream import GraphStream
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
-from polybeast_moe.models.interface import Observation, PolicyOutput
+from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
 from polybeast_moe.models.recurrent import RecurrentCore
 from polybeast_moe.models.router import Router
 from polybeast_moe.models.status import BlstatsEncoder, MessageEncoder
@@ -55,7 +55,7 @@ class VisualStream(nn.Module):
         return F.relu(self.norm(self.join(torch.cat(parts, dim=1))))
 
 
-class GraphMoEPolicy(nn.Module):
+class GraphMoEPolicy(Policy):
     """A mixture of experts over a visual stream and a graph stream. Same input and weights: same output."""
 
     def __init__(self, config: RunConfig, graph: KnowledgeGraph | None, *, num_actions: int) -> None:
@@ -140,29 +140,4 @@ class GraphMoEPolicy(nn.Module):
             expert_logits=expert_logits,
             state=state,
             states=states,
-        )
-
-    @torch.no_grad()
-    def infer(
-        self,
-        observation: Observation,
-        state: Tensor | None = None,
-        *,
-        routing: Routing = "sparsemax",
-        temperature: float | Tensor = 1.0,
-        first: Tensor | None = None,
-        weights_version: int | None = None,
-    ) -> PolicyOutput:
-        """One step of B games without gradients: as `forward` with T = 1, `first` [B]; None: no game starts here."""
-        if self.core is not None:
-            rows = len(observation.blstats)
-            first = torch.zeros(rows, dtype=torch.bool, device=observation.blstats.device) if first is None else first
-            first = first[None]
-        return self.forward(
-            observation,
-            state,
-            routing=routing,
-            temperature=temperature,
-            first=first,
-            weights_version=weights_version,
         )

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from polybeast_moe import _C
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.engine import game_settings
 from polybeast_moe.envs.nle_package import NlePackage
+from polybeast_moe.models import Policy
 from polybeast_moe.runtime.rollouts import ROUTINGS, Rollout, rollout_layout
 from polybeast_moe.runtime.supervisor import Supervisor
 from polybeast_moe.runtime.weights import SharedWeights
@@ -29,7 +29,7 @@ class AsynchronousRuntime:
     def __init__(
         self,
         config: RunConfig,
-        policy: nn.Module,
+        policy: Policy,
         package: NlePackage,
         directory: Path,
         *,

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from polybeast_moe import _C
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.engine import game_settings
 from polybeast_moe.envs.nle_package import NlePackage
+from polybeast_moe.models import Policy
 from polybeast_moe.runtime.policy_server import PolicyServer
 from polybeast_moe.runtime.rollouts import ROUTINGS, Rollout, rollout_layout
 
@@ -27,7 +27,7 @@ class InlineRuntime:
     def __init__(
         self,
         config: RunConfig,
-        policy: nn.Module,
+        policy: Policy,
         package: NlePackage,
         directory: Path,
         *,

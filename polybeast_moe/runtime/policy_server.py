@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from polybeast_moe import _C
-from polybeast_moe.models.interface import Observation, PolicyOutput
+from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
 from polybeast_moe.runtime.rollouts import ROUTINGS, Rollout
 
 
@@ -19,7 +19,7 @@ class PolicyServer:
     itself makes the new one current. A server that dies half-way has changed nothing that counts.
     """
 
-    def __init__(self, region: _C.Region, policy: nn.Module, generator: torch.Generator) -> None:
+    def __init__(self, region: _C.Region, policy: Policy, generator: torch.Generator) -> None:
         self._region = region
         self._policy = policy
         self._generator = generator

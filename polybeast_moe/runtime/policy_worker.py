@@ -18,7 +18,7 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.config_files import resolve_data_file
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.graph import load_graph
-from polybeast_moe.models import build_policy
+from polybeast_moe.models import Policy, build_policy
 from polybeast_moe.runtime.policy_server import PolicyServer
 from polybeast_moe.runtime.process import die_with, keep_freed_memory, name_process
 from polybeast_moe.runtime.weights import SharedWeights
@@ -36,14 +36,13 @@ def main(arguments: list[str]) -> int:
     config = RunConfig.model_validate(json.load(sys.stdin))
     torch.set_num_threads(config.runtime.policy_threads or 1)
     graph = load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
-    policy = build_policy(config, graph, num_actions=len(ACTIONS)).eval()
+    policy = build_policy(config, graph, num_actions=len(ACTIONS))
+    policy.eval()
     serve(_C.Region.attach(region_fd), SharedWeights(policy, weights_fd), policy, config, incarnation)
     return 0
 
 
-def serve(
-    region: _C.Region, weights: SharedWeights, policy: torch.nn.Module, config: RunConfig, incarnation: int
-) -> None:
+def serve(region: _C.Region, weights: SharedWeights, policy: Policy, config: RunConfig, incarnation: int) -> None:
     """Answers whoever waits, with the newest weights, until the run stops. A later incarnation draws other actions."""
     generator = torch.Generator().manual_seed(config.seed + (incarnation << 32))
     server = PolicyServer(region, policy, generator)

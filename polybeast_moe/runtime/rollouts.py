@@ -12,8 +12,9 @@ from polybeast_moe import _C
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.models.interface import Observation
+from polybeast_moe.ops.mixture import Routing
 
-ROUTINGS = ("softmax", "sparsemax")
+ROUTINGS: tuple[Routing, ...] = ("softmax", "sparsemax")
 """Routing by the number that slots and the control block hold."""
 
 EPISODE_FIELDS = (

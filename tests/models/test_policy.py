@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from small import ACTIONS, random_graph, randomise
-from torch import nn
+from torch import Tensor, nn
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.errors import UserError
 from polybeast_moe.graph import KnowledgeGraph
-from polybeast_moe.models import Observation, PolicyOutput, build_policy, describe
+from polybeast_moe.models import Observation, Policy, PolicyOutput, build_policy, describe
 from polybeast_moe.models.policy import GraphMoEPolicy
 
 MakeConfig = Callable[..., RunConfig]
@@ -161,12 +161,21 @@ def test_a_router_cannot_scale_a_temperature_away(make_config: MakeConfig, obser
     assert policy.router.last.weight.grad.abs().max() > 1e-3
 
 
-class Constant(nn.Module):
+class Constant(Policy):
     """A policy of a user's own."""
 
     def __init__(self, config: RunConfig, graph: KnowledgeGraph | None, *, num_actions: int) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.zeros(num_actions))
+
+    def initial_state(self, batch: int) -> Tensor:
+        return torch.zeros(batch, 0)
+
+    def forward(self, observation: Observation, state: Tensor | None = None, **settings: object) -> PolicyOutput:
+        rows = len(observation.blstats)
+        logits, zeros = self.table.expand(rows, -1), torch.zeros(rows)
+        alpha = torch.ones(rows, 1)
+        return PolicyOutput(logits, zeros, alpha, torch.zeros(rows, 1), zeros, logits[:, None], state, None)
 
 
 def test_a_policy_of_ones_own_is_named_by_import_path(make_config: MakeConfig) -> None:
@@ -198,7 +207,7 @@ def test_a_part_can_be_replaced_in_a_subclass(make_config: MakeConfig, observe: 
         ("GraphMoEPolicy", "package.module.Class"),
         ("no_such_package.Policy", "no_such_package"),
         ("polybeast_moe.models.policy.GraphMoEPolici", "did you mean 'GraphMoEPolicy'"),
-        ("polybeast_moe.models.policy.expert_mixture", "no torch module"),
+        ("polybeast_moe.models.policy.expert_mixture", "no subclass of polybeast_moe.models.Policy"),
     ],
 )
 def test_an_unknown_class_is_the_users_error(make_config: MakeConfig, path: str, hint: str) -> None:

@@ -1,0 +1,43 @@
+"""Signals become a flag; the second one acts as it did before."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from polybeast_moe.runtime.process import StopRequests, keep_freed_memory
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_noted_and_handlers_are_put_back(number: signal.Signals) -> None:
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    with StopRequests() as stop:
+        assert not stop()
+        os.kill(os.getpid(), number)
+        assert stop()
+        assert stop.signal_number == number
+        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    assert stop()
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_interrupt_is_not_held_back() -> None:
+    with pytest.raises(KeyboardInterrupt), StopRequests() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_without_a_signal_everything_is_as_it_was() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequests() as stop:
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert not stop()
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_tuning_the_allocator_is_harmless_twice() -> None:
+    keep_freed_memory()
+    keep_freed_memory()
