@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from polybeast_moe.errors import UserError
+from polybeast_moe.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from polybeast_moe.config import RunConfig
@@ -34,13 +34,16 @@ _EXAMPLES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code (0 done, 2 a mistake in what was given, 130 interrupted)."""
+    """Runs one command; returns the exit code: 0 done, 1 the run failed, 2 a mistake in what was given."""
     try:
         return _run(_parse(argv))
     except UserError as error:
         line = str(error).replace("\n", " ")  # a file's name may hold a line break
         print(f"polybeast-moe: {line}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"polybeast-moe: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -120,9 +123,9 @@ def _train(arguments: argparse.Namespace) -> int:
         if holds_run(path):
             return _go_on(path, config, start_without_snapshot=True)
     path = path or f"runs/{Path(arguments.config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    with RunDirectory.create(path, config) as run:
-        from polybeast_moe.trainer import train
+    from polybeast_moe.trainer import train  # before anything is created
 
+    with RunDirectory.create(path, config) as run:
         try:
             return train(config, run, None)
         except UserError:  # a foreign graph, for example: as if it had never been tried

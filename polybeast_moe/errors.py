@@ -10,6 +10,10 @@ class UserError(Exception):
     """A mistake in what the user gave: the message is one line that names the place and the way out."""
 
 
+class RunFailed(Exception):
+    """A run that cannot go on, through no mistake in what the user gave: one clear line with the reason."""
+
+
 def nearest(word: str, choices: Iterable[str]) -> str:
     """Returns a hint such as ``; did you mean 'frames'?``, or the choices when none is near."""
     known = sorted(choices)

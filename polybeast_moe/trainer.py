@@ -16,6 +16,7 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.config_files import resolve_data_file
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
+from polybeast_moe.errors import UserError
 from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
 from polybeast_moe.graph import KnowledgeGraph, load_graph
@@ -56,7 +57,7 @@ def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) 
                 trainer.close()
             if not stop():
                 console.log(f"Playing {config.evaluation.random_episodes} episodes of the random policy")
-                measure_random_policy(config, package, games, run_dir.path)
+                measure_random_policy(config, package, games, run_dir.path, stop)
     finally:
         shutil.rmtree(games, ignore_errors=True)
     if stop():
@@ -273,7 +274,11 @@ class Trainer:
 
     def _restore(self, snapshot: Snapshot) -> None:
         state = snapshot.state
-        self._policy.load_state_dict(snapshot.weights)
+        try:
+            self._policy.load_state_dict(snapshot.weights)
+        except RuntimeError as error:  # a graph of other nodes under the same name, for example
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"snapshot {snapshot.path}: its weights are of another network: {reason}") from None
         self._learner.restore(snapshot.optimizer, state["policy_version"])
         self._counters = Counters(**state["counters"])
         self._controller = ControllerState.from_dict(state["controller"])
@@ -311,7 +316,10 @@ def _games_directory(run_dir: Path) -> Path:
     name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:12]
     directory = Path(tempfile.gettempdir()) / f"polybeast-moe-{name}"
     shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(mode=0o700)
+    try:
+        directory.mkdir(mode=0o700)
+    except OSError as error:
+        raise UserError(f"{directory}: the games' folder cannot be made: {error.strerror}; set TMPDIR") from None
     return directory
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,13 @@ SEED_OFFSET = 0x72616E64  # its games are not those of the run
 FILE_NAME = "random_policy.json"
 
 
-def play_random_policy(config: RunConfig, package: NlePackage, directory: Path) -> list[dict[str, Any]]:
+def play_random_policy(
+    config: RunConfig, package: NlePackage, directory: Path, interrupted: Callable[[], bool] = lambda: False
+) -> list[dict[str, Any]] | None:
     """Plays `evaluation.random_episodes` episodes with uniformly random actions; returns their records.
 
-    Every game plays the same number of episodes to their ends: stopping at the first N to finish would count short
-    episodes too often.
+    None when interrupted before the last one has ended. Every game plays the same number of episodes to their ends:
+    stopping at the first N to finish would count short episodes too often.
     """
     wanted = config.evaluation.random_episodes
     games = min(wanted, config.runtime.games_per_group)
@@ -47,6 +50,8 @@ def play_random_policy(config: RunConfig, package: NlePackage, directory: Path) 
     actions = rollout["behaviour_logits"].shape[-1]
     played: list[list[dict[str, Any]]] = [[] for _ in range(games)]
     while any(len(episodes) < n for episodes, n in zip(played, quota, strict=True)):
+        if interrupted():
+            return None
         group.open(region, 0)
         rollout["action"].copy_(torch.randint(actions, rollout["action"].shape, generator=generator))
         for t in range(single.runtime.unroll):
@@ -56,12 +61,20 @@ def play_random_policy(config: RunConfig, package: NlePackage, directory: Path) 
     return [episode for episodes, n in zip(played, quota, strict=True) for episode in episodes[:n]]
 
 
-def measure_random_policy(config: RunConfig, package: NlePackage, directory: Path, run_dir: Path) -> None:
+def measure_random_policy(
+    config: RunConfig,
+    package: NlePackage,
+    directory: Path,
+    run_dir: Path,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> None:
     """Plays the random policy once for a run directory and writes `random_policy.json` there, whole or not at all."""
     path = run_dir / FILE_NAME
     if path.exists() or not config.evaluation.random_episodes:
         return
-    episodes = play_random_policy(config, package, directory)
+    episodes = play_random_policy(config, package, directory, interrupted)
+    if episodes is None:
+        return
     aside = path.with_suffix(".json.part")
     aside.write_text(json.dumps({"seed": config.seed + SEED_OFFSET, "episodes": episodes}) + "\n")
     aside.replace(path)

@@ -15,6 +15,7 @@ from typing import IO
 
 from polybeast_moe import _C
 from polybeast_moe.config import RunConfig
+from polybeast_moe.errors import RunFailed
 from polybeast_moe.runtime.weights import SharedWeights
 
 ACTOR_PROGRAM = Path(_C.__file__).parent / "pbm-actor"
@@ -27,7 +28,7 @@ _HEALTHY_AFTER = 30.0  # seconds of life after which earlier deaths are forgotte
 _HUNG_AFTER = 60.0  # seconds without a heartbeat while there is work
 
 
-class ProcessesKeepDyingError(RuntimeError):
+class ProcessesKeepDyingError(RunFailed):
     """A process died again and again; the message says which, how often and why."""
 
 

@@ -210,7 +210,7 @@ def test_losses_and_diagnostics_are_those_of_the_definition() -> None:
 def test_gradients_reach_the_critic_and_the_actor_through_the_values_and_log_probabilities_alone() -> None:
     """Targets and advantages are constants; the bootstrap row and final observations get no gradient of their own."""
     batch = make_batch(ENDS)
-    learner, policy, _ = update(batch, phase(entropy=0.0), max_grad_norm=1e9)
+    _, policy, _ = update(batch, phase(entropy=0.0), max_grad_norm=1e9)
     got = {name: parameter.grad.clone() for name, parameter in policy.named_parameters() if parameter.grad is not None}
     truth = Definition(policy, batch)
     policy.zero_grad()

@@ -110,6 +110,7 @@ class LoneGame:
         check_observation(rollout.fields, "", (t, self.k), self.game.observation(), self.side)
         assert rollout["first"][t, self.k] == self.first
         assert rollout["previous_action"][t, self.k] == self.previous_action
+        assert rollout["episode_step"][t, self.k] == self.length
 
     def step(self, rollout: Rollout, t: int) -> tuple[dict, bool] | None:
         """Plays row t; returns the record of an episode that ends there, and whether it was cut."""
@@ -243,9 +244,13 @@ def test_a_game_that_nethack_gives_up_ends_and_the_group_goes_on(make_config, nl
     """Without its data file a game cannot start: its group tries other seeds, and says so when none helps."""
     play = Play(make_config("env.max_episode_steps=100"), nle_package, tmp_path / "group", 1)
     (tmp_path / "group" / f"game-{FIRST_GAME}" / "nhdat").unlink()
-    with pytest.raises(_C.FatalGameError):
+
+    def play_past_the_limit() -> None:
         for _ in range(100):
             play.group.step(play.region, 0, 0)
+
+    with pytest.raises(_C.FatalGameError):
+        play_past_the_limit()
     assert play.group.fatal_games >= 16
     assert play.group.last_fatal_reason
 

@@ -218,8 +218,7 @@ def test_an_interrupted_collect_gives_nothing_and_loses_nothing(make_config, sta
     assert runtime.collect(lambda: next(stopping)) is None
     assert 0 < len(policy.calls) < 8
     assert all(
-        torch.equal(one, two)
-        for one, two in zip(everything(collect(runtime)), everything(collect(whole)), strict=True)
+        torch.equal(one, two) for one, two in zip(everything(collect(runtime)), everything(collect(whole)), strict=True)
     )
 
 

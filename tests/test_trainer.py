@@ -1,0 +1,397 @@
+"""Whole runs: the same seed gives the same run, a resume goes on, a signal leaves a snapshot and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from polybeast_moe import cli, trainer
+from polybeast_moe.config import RunConfig
+from polybeast_moe.run_directory import RunDirectory
+from polybeast_moe.snapshots import load, newest_good
+from polybeast_moe.snapshots.directory import all_snapshots
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+FRAMES = 48  # of one update: 2 groups x 3 games x 8 steps
+WALL_CLOCK = ("wall_seconds", "frames_per_second", "_us_per_frame")
+PARTS = ("engine_share", "inference_share", "update_share")
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch) -> Path:
+    """Where temporary files go; nothing may be left in it."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
+    yield folder
+    assert not list(folder.glob("polybeast-moe*"))
+
+
+@pytest.fixture
+def no_report(monkeypatch) -> None:
+    """Figures take longer than these runs; test_report.py looks at them."""
+    monkeypatch.setattr(trainer, "write_report", lambda path: path)
+
+
+def train(config: RunConfig, path: Path) -> int:
+    with RunDirectory.create(path, config) as run:
+        return trainer.train(config, run)
+
+
+def resume(path: Path, *overrides: str) -> int:
+    with RunDirectory.open(path) as run:
+        snapshot, passed_over = newest_good(run.snapshots)
+        assert not passed_over
+        return trainer.train(run.config(overrides), run, snapshot)
+
+
+def stop_after(monkeypatch, updates: int, number: signal.Signals = signal.SIGTERM) -> None:
+    """A real signal arrives in the middle of that update."""
+    genuine, calls = trainer.make_batch, iter(range(1, 1_000_000))
+
+    def counted(rollouts):
+        if next(calls) == updates:
+            os.kill(os.getpid(), number)
+        return genuine(rollouts)
+
+    monkeypatch.setattr(trainer, "make_batch", counted)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def measured(path: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv without what a clock says."""
+    return [
+        {key: value for key, value in row.items() if not key.endswith(WALL_CLOCK) and key not in PARTS}
+        for row in rows(path / "metrics.csv")
+    ]
+
+
+def events(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (path / "phases.jsonl").read_text().splitlines()]
+
+
+def newest(path: Path):
+    return load(all_snapshots(path / "snapshots")[-1])
+
+
+def same_weights(one: Path, other: Path) -> bool:
+    first, second = newest(one).weights, newest(other).weights
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_the_same_seed_gives_the_same_run_and_another_seed_another(make_config, tmp_path) -> None:
+    """With the graph and a recurrent core: weights bit for bit, every measured figure, every episode."""
+    for name, seed in (("first", 1), ("again", 1), ("other", 2)):
+        config = make_config(f"seed={seed}", "graph.enabled=true", "policy.lstm=8", "env.max_episode_steps=17")
+        assert train(config, tmp_path / name) == 0
+    first, again, other = (tmp_path / name for name in ("first", "again", "other"))
+    assert same_weights(first, again)
+    assert measured(first) == measured(again)
+    assert (first / "episodes.csv").read_bytes() == (again / "episodes.csv").read_bytes()
+    assert len(rows(first / "episodes.csv")) > 6
+    without_time = [[{**event, "time": None} for event in events(path)] for path in (first, again)]
+    assert without_time[0] == without_time[1]
+    assert not same_weights(first, other)
+    assert (first / "episodes.csv").read_bytes() != (other / "episodes.csv").read_bytes()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_run_walks_its_phases_and_counts_what_it_consumed(make_config, tmp_path, capsys) -> None:
+    path = tmp_path / "run"
+    assert train(make_config("env.max_episode_steps=10", "evaluation.random_episodes=4"), path) == 0
+    table = rows(path / "metrics.csv")
+    assert [(row["phase"], int(row["frames"])) for row in table] == [("warmup", 240), ("transition", 480)]
+    assert [row["routing"] for row in table] == ["softmax", "sparsemax"]
+    for row in table:
+        assert int(row["updates"]) * FRAMES == int(row["frames"])
+        shares = [float(row[f"expert_{name}_share"]) for name in ("survival", "combat", "exploration", "general")]
+        assert sum(shares) == pytest.approx(1, abs=1e-5)
+        assert float(row["routing_information"]) == pytest.approx(
+            float(row["usage_entropy"]) - float(row["alpha_entropy"]), abs=1e-6
+        )
+        assert float(row["policy_lag"]) == 0
+    episodes = rows(path / "episodes.csv")
+    assert len(episodes) == int(table[-1]["episodes"])
+    assert sum(int(episode["length"]) for episode in episodes) <= 480
+    assert [int(episode["episode"]) for episode in episodes] == list(range(1, len(episodes) + 1))
+    assert {event["new"] for event in events(path) if event["key"] == "phase"} == {"warmup", "transition"}
+    kinds = [load(snapshot).state["kind"] for snapshot in all_snapshots(path / "snapshots")]
+    assert kinds == ["phase_end", "phase_end"]
+    state = newest(path).state
+    assert state["counters"] == {"frames": 480, "episodes": len(episodes), "updates": 10}
+    assert state["policy_version"] == 10
+    assert len(json.loads((path / "random_policy.json").read_text())["episodes"]) == 4
+    assert "transition" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_report")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_resumed_run_goes_on_without_gap_or_repeat(make_config, tmp_path, monkeypatch, number) -> None:
+    path = tmp_path / "run"
+    config = make_config("env.max_episode_steps=9", "policy.lstm=4", "phases.transition.until.frames=960")
+    stop_after(monkeypatch, 8, number)
+    assert train(config, path) == 128 + number
+    stopped = newest(path)
+    assert stopped.state["kind"] == "signal"
+    assert stopped.state["counters"]["frames"] == 8 * FRAMES
+    before = rows(path / "metrics.csv"), rows(path / "episodes.csv"), events(path)
+    with (path / "metrics.csv").open("a") as file:  # what was written after the snapshot, had there been a crash
+        file.write("480,torn")
+    monkeypatch.undo()
+    monkeypatch.setattr(trainer, "write_report", lambda path: path)
+    monkeypatch.setattr("tempfile.tempdir", os.fspath(tmp_path / "temporary"))
+    assert resume(path) == 0
+
+    table, episodes = rows(path / "metrics.csv"), rows(path / "episodes.csv")
+    assert table[: len(before[0])] == before[0]
+    assert episodes[: len(before[1])] == before[1]
+    assert events(path)[: len(before[2])] == before[2]
+    frames = [int(row["frames"]) for row in table]
+    assert frames == sorted(set(frames))
+    assert frames[-1] == 960
+    assert [float(row["wall_seconds"]) for row in table] == sorted(float(row["wall_seconds"]) for row in table)
+    assert [int(episode["episode"]) for episode in episodes] == list(range(1, len(episodes) + 1))
+    seeds = [(episode["seed_core"], episode["seed_disp"]) for episode in episodes]
+    assert len(set(seeds)) == len(seeds), "an episode was played twice"
+    assert [event["new"] for event in events(path) if event["key"] == "phase"] == ["warmup", "transition"]
+
+    finished = newest(path)
+    assert finished.state["counters"] == {"frames": 960, "episodes": len(episodes), "updates": 20}
+    assert {int(state["step"]) for state in finished.optimizer["state"].values()} == {20}
+    assert {int(state["step"]) for state in stopped.optimizer["state"].values()} == {8}
+    controller = stopped.state["controller"]["settings"]
+    assert controller["phase"] == "transition"
+    assert controller["temperature"] == pytest.approx(1.0 - 0.5 * (384 - 240) / 720)
+    assert float(table[-1]["router_temperature"]) == pytest.approx(1.0 - 0.5 * (960 - FRAMES - 240) / 720)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_restored_parts_are_those_that_were_saved(make_config, nle_package, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "run"
+    config = make_config("policy.lstm=4")
+    stop_after(monkeypatch, 3)
+    train(config, path)
+    snapshot = newest(path)
+    with RunDirectory.open(path) as run, trainer.Console() as console:
+        games = tmp_path / "games"
+        games.mkdir()
+        parts = trainer.Trainer(config, run, nle_package, games, console, snapshot)
+        state = parts._state("signal")
+        weights = parts._policy.state_dict()
+        parts.close()
+    changing = ("wall_seconds", "config")  # the trainer alone fills in what depends on the machine
+    assert {k: v for k, v in state.items() if k not in changing} == {
+        k: v for k, v in snapshot.state.items() if k not in changing
+    }
+    assert all(torch.equal(value, weights[name]) for name, value in snapshot.weights.items())
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_finished_run_resumes_into_a_longer_curriculum(make_config, tmp_path) -> None:
+    path = tmp_path / "run"
+    assert train(make_config("env.max_episode_steps=9"), path) == 0
+    assert resume(path) == 0  # nothing left to do
+    assert [int(row["frames"]) for row in rows(path / "metrics.csv")] == [240, 480]
+    assert resume(path, "phases.transition.until.frames=720") == 0
+    assert [int(row["frames"]) for row in rows(path / "metrics.csv")] == [240, 480, 720]
+    seeds = [row["seed_core"] for row in rows(path / "episodes.csv")]
+    assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_stop_before_the_first_update_can_be_resumed(make_config, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "run"
+    genuine = trainer.InlineRuntime.collect
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            trainer.InlineRuntime, "collect", lambda self, stop: os.kill(os.getpid(), 15) or genuine(self, stop)
+        )
+        assert train(make_config(), path) == 143
+    assert newest(path).state["counters"]["frames"] == 0
+    assert resume(path) == 0
+    assert [int(row["frames"]) for row in rows(path / "metrics.csv")] == [240, 480]
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_full_disk_costs_snapshots_but_not_the_run(make_config, tmp_path, monkeypatch, capsys) -> None:
+    genuine, tries = trainer.save, []
+
+    def full_at_first(root, frames, *contents):
+        tries.append(frames)
+        if len(tries) < 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return genuine(root, frames, *contents)
+
+    monkeypatch.setattr(trainer, "save", full_at_first)
+    assert train(make_config("snapshots.every_seconds=1e-9"), tmp_path / "run") == 0
+    assert capsys.readouterr().out.count("no snapshot: [Errno 28] No space left on device") == 2
+    kept = [int(path.name.removeprefix("step-")) for path in all_snapshots(tmp_path / "run" / "snapshots")]
+    assert kept[-1] == 480
+    assert tries[:2] == [48, 96]
+    assert 48 not in kept
+
+
+@pytest.mark.usefixtures("no_report")
+def test_snapshots_come_in_time_and_at_phase_ends_and_old_ones_go(make_config, tmp_path) -> None:
+    config = make_config("snapshots.every_seconds=1e-9", "snapshots.keep_last=2")
+    assert train(config, tmp_path / "run") == 0
+    kept = [int(path.name.removeprefix("step-")) for path in all_snapshots(tmp_path / "run" / "snapshots")]
+    assert kept == [240, 432, 480]  # the two newest, and each phase's end
+
+
+@pytest.mark.usefixtures("no_report")
+def test_updates_that_are_not_finite_are_said_and_the_run_goes_on(make_config, tmp_path, monkeypatch, capsys) -> None:
+    genuine, calls = trainer.make_batch, iter(range(100))
+
+    def poisoned(rollouts):
+        batch = genuine(rollouts)
+        if next(calls) == 2:
+            batch.reward.fill_(float("nan"))
+        return batch
+
+    monkeypatch.setattr(trainer, "make_batch", poisoned)
+    assert train(make_config(), tmp_path / "run") == 0
+    assert "update 3 skipped: its gradient was not finite" in capsys.readouterr().out
+    snapshot = newest(tmp_path / "run")
+    assert snapshot.state["policy_version"] == 9
+    assert all(torch.isfinite(value).all() for value in snapshot.weights.values())
+
+
+# The command line.
+
+
+def refused(capsys, *argv: str) -> str:
+    assert cli.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("polybeast-moe: ")
+    assert err.count("\n") == 1
+    assert out == ""
+    return err
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ("policy.class=nowhere.Policy", "cannot import 'nowhere'"),
+        ("policy.class=polybeast_moe.models.policy.GraphPolicy", "did you mean 'GraphMoEPolicy'"),
+        ("graph={enabled: true, file: FOREIGN}", "FOREIGN"),
+        ("phases.warmup.until.frames=-3", "phases.warmup.until.frames"),
+    ],
+)
+def test_what_cannot_run_leaves_nothing(tiny_file, tmp_path, capsys, override: str, wanted: str) -> None:
+    foreign = tmp_path / "FOREIGN"
+    foreign.write_text("not: a graph\n")
+    line = refused(
+        capsys, "train", str(tiny_file), "--run-dir", str(tmp_path / "run"), override.replace("FOREIGN", str(foreign))
+    )
+    assert wanted in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_for_games_that_cannot_be_made_is_one_line(
+    tiny_file, tmp_path, temporary, capsys, monkeypatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    assert "set TMPDIR" in refused(capsys, "train", str(tiny_file), "--run-dir", str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_weights_of_another_network_are_refused_in_one_line(tiny_file, tmp_path, capsys, monkeypatch) -> None:
+    """The policy's own code, or the graph's file, has changed under its name since the run began."""
+    run = str(tmp_path / "run")
+    stop_after(monkeypatch, 1)
+    assert cli.main(["train", str(tiny_file), "--run-dir", run]) == 143
+    capsys.readouterr()
+    genuine = trainer.build_policy
+    monkeypatch.setattr(
+        trainer, "build_policy", lambda config, graph, num_actions: genuine(config, graph, num_actions=2)
+    )
+    before = (tmp_path / "run" / "metrics.csv").read_bytes()
+    assert "its weights are of another network" in refused(capsys, "resume", run)
+    assert (tmp_path / "run" / "metrics.csv").read_bytes() == before
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    """Starts the program in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "polybeast_moe", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not (path.exists() and path.stat().st_size):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, f"no {path.name}"
+        time.sleep(0.02)
+
+
+def processes_of(group: int) -> list[int]:
+    living = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.getpgid(int(entry.name)) == group:
+                living.append(int(entry.name))
+        except ProcessLookupError:
+            continue
+    return living
+
+
+@pytest.mark.parametrize(("mode", "number"), [("inline", signal.SIGTERM), ("asynchronous", signal.SIGINT)])
+def test_a_signal_in_the_middle_leaves_a_snapshot_and_nothing_else(
+    tiny_file, tmp_path, temporary, mode: str, number: signal.Signals
+) -> None:
+    run = tmp_path / "run"
+    overrides = ["phases.transition.until.frames=1_000_000", "monitoring.every_seconds=0.05", f"runtime.mode={mode}"]
+    overrides += ["graph.enabled=true", "runtime.actors=1", "runtime.policy_threads=1"]
+    process = start("train", str(tiny_file), "--run-dir", str(run), *overrides)
+    try:
+        wait_for(run / "metrics.csv", process)
+        assert list(temporary.iterdir())
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does: to the whole foreground group
+        else:
+            process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 128 + number, err
+        assert f"polybeast-moe resume {run}" in out
+        assert "Traceback" not in err
+        assert processes_of(process.pid) == []
+        assert list(temporary.iterdir()) == []
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    stopped = newest(run)
+    assert stopped.state["kind"] == "signal"
+    frames = stopped.state["counters"]["frames"]
+    assert int(rows(run / "metrics.csv")[-1]["frames"]) == frames > 0
+    if mode == "asynchronous":
+        return
+    assert cli.main(["resume", str(run), f"phases.transition.until.frames={frames + 500}"]) == 0
+    assert int(rows(run / "metrics.csv")[-1]["frames"]) >= frames + 500
+    assert (run / "report" / "index.html").exists()
