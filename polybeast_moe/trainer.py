@@ -16,7 +16,7 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.config_files import resolve_data_file
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
-from polybeast_moe.errors import UserError
+from polybeast_moe.errors import RunFailed, UserError
 from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
 from polybeast_moe.graph import KnowledgeGraph, load_graph
@@ -56,15 +56,17 @@ def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) 
             finally:
                 trainer.close()
             if not stop():
-                console.log(f"Playing {config.evaluation.random_episodes} episodes of the random policy")
-                measure_random_policy(config, package, games, run_dir.path, stop)
+                measure_random_policy(config, package, games, run_dir.path, console.log, stop)
     finally:
         shutil.rmtree(games, ignore_errors=True)
     if stop():
         print(f"Stopped by a signal. Go on with: polybeast-moe resume {run_dir.path}")
         return 128 + (stop.signal_number or 0)
-    print_phase_table(phase_table(run_dir.path))
-    print(f"Report: {write_report(run_dir.path)}")
+    try:
+        print_phase_table(phase_table(run_dir.path))
+        print(f"Report: {write_report(run_dir.path)}")
+    except OSError as error:
+        raise RunFailed(f"trained to the end, but no report: {error}; write it with: polybeast-moe report") from None
     return 0
 
 
@@ -96,7 +98,7 @@ class Trainer:
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
         self._learner = Learner(self._policy, config.learner)
         self._window = MetricsWindow(config.policy.experts)
-        self._sinks = Sinks(_sinks(config, run_dir.path))
+        self._sinks = Sinks(_sinks(config, run_dir.path), console.log)
         if snapshot is not None:
             self._restore(snapshot)
         self._runtime = self._make_runtime(package, games)

@@ -133,14 +133,11 @@ void Group::open(std::uint8_t* slot) {
 void Group::step(std::uint8_t* slot, std::size_t t) {
   if (!started_ || t >= shape_.unroll) throw std::logic_error("step outside an open slot");
   const std::size_t games = players_.size();
+  check_actions(slot, t);  // before any game is stepped
   for (std::size_t k = 0; k < games; ++k) {
     Player& player = players_[k];
     const std::size_t cell = t * games + k;
     const std::int32_t action = *row<std::int32_t>(slot, action_, cell);
-    if (action < 0 || static_cast<std::size_t>(action) >= shape_.actions) {
-      throw std::out_of_range("action " + std::to_string(action) + " of game " + std::to_string(player.number) +
-                              " is not one of " + std::to_string(shape_.actions));
-    }
     player.alpha_entropy_sum += entropy(row<float>(slot, alpha_, cell), shape_.experts);
     const nethack::StepResult result = play(player, action);
     *row<float>(slot, reward_, cell) = static_cast<float>(result.reward);
@@ -154,6 +151,15 @@ void Group::step(std::uint8_t* slot, std::size_t t) {
       start_episode(player);
     }
     write_row(slot, t + 1, k);
+  }
+}
+
+void Group::check_actions(std::uint8_t* slot, std::size_t t) const {
+  for (std::size_t k = 0; k < players_.size(); ++k) {
+    const std::int32_t action = *row<std::int32_t>(slot, action_, t * players_.size() + k);
+    if (action >= 0 && static_cast<std::size_t>(action) < shape_.actions) continue;
+    throw std::out_of_range("action " + std::to_string(action) + " of game " + std::to_string(players_[k].number) +
+                            " is not one of " + std::to_string(shape_.actions));
   }
 }
 

@@ -60,6 +60,7 @@ class Group {
   }
   static ObservationColumns observation_columns(const shm::RolloutLayout& layout, const std::string& prefix,
                                                 std::size_t leading_dimensions);
+  void check_actions(std::uint8_t* slot, std::size_t t) const;
   void start_episode(Player& player);
   nethack::StepResult play(Player& player, std::int32_t action);
   void write_observation(std::uint8_t* slot, const ObservationColumns& columns, std::size_t index,

@@ -66,12 +66,14 @@ def measure_random_policy(
     package: NlePackage,
     directory: Path,
     run_dir: Path,
+    log: Callable[[str], None],
     interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
     """Plays the random policy once for a run directory and writes `random_policy.json` there, whole or not at all."""
     path = run_dir / FILE_NAME
     if path.exists() or not config.evaluation.random_episodes:
         return
+    log(f"playing {config.evaluation.random_episodes} episodes of the random policy")
     episodes = play_random_policy(config, package, directory, interrupted)
     if episodes is None:
         return

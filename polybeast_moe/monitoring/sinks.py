@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -84,15 +84,16 @@ class AppendFile:
         self.path = path
         self._header = header.encode()
         self._file: BinaryIO | None = None
+        self._pending = bytearray()  # ours, because a buffered file drops a line that a full disk refuses
 
     def append(self, text: str) -> None:
-        """Adds whole lines (buffered until `flush`)."""
-        self._open().write(text.encode())
+        """Adds whole lines, kept until `flush`."""
+        self._pending += text.encode()
 
     def offset(self) -> int:
         """Returns the length in bytes, all of it on the disk."""
         file = self._open()
-        file.flush()
+        self.flush()
         os.fsync(file.fileno())
         return file.tell()
 
@@ -115,23 +116,28 @@ class AppendFile:
             os.truncate(self.path, offset)
 
     def flush(self) -> None:
-        """Hands what was written to the operating system."""
-        if self._file is not None:
-            self._file.flush()
+        """Writes what was added. On OSError (a full disk) the rest is kept for the next try."""
+        if self._pending:
+            file = self._open()
+            while self._pending:
+                del self._pending[: file.write(self._pending)]
 
     def close(self) -> None:
-        """Flushes and closes; a later write opens the file again."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Flushes and closes, also when the flush fails; a later write opens the file again."""
+        try:
+            self.flush()
+        finally:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
 
     def _open(self) -> BinaryIO:
         if self._file is None:
             if self.path.exists() and self.path.stat().st_size:
                 self._check_header()
-            self._file = self.path.open("ab")
-            if self._file.tell() == 0:
-                self._file.write(self._header)
+            self._file = self.path.open("ab", buffering=0)
+            if self._file.tell() == 0 and not self._pending.startswith(self._header):
+                self._pending[:0] = self._header
         return self._file
 
     def _check_header(self) -> None:
@@ -191,37 +197,45 @@ class CsvSink:
 
 
 class Sinks:
-    """Several sinks behind the interface of one."""
+    """Several sinks behind the interface of one. One that cannot write (a full disk) is told of, and stops nothing."""
 
     name = "sinks"
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(self, sinks: Sequence[Sink], log: Callable[[str], None] = lambda line: None) -> None:
         self._sinks = tuple(sinks)
+        self._log = log
+        self._failing: set[str] = set()
 
     def metrics(self, row: Row) -> None:
         """Hands the row to every sink."""
-        for sink in self._sinks:
-            sink.metrics(row)
+        self._each(lambda sink: sink.metrics(row))
 
     def episodes(self, rows: Sequence[Row]) -> None:
         """Hands the episodes to every sink."""
-        for sink in self._sinks:
-            sink.episodes(rows)
+        self._each(lambda sink: sink.episodes(rows))
 
     def event(self, event: Mapping[str, Any]) -> None:
         """Hands the event to every sink."""
-        for sink in self._sinks:
-            sink.event(event)
+        self._each(lambda sink: sink.event(event))
 
     def flush(self) -> None:
         """Flushes every sink."""
-        for sink in self._sinks:
-            sink.flush()
+        self._each(lambda sink: sink.flush())
 
     def close(self) -> None:
         """Closes every sink."""
+        self._each(lambda sink: sink.close())
+
+    def _each(self, call: Callable[[Sink], None]) -> None:
         for sink in self._sinks:
-            sink.close()
+            try:
+                call(sink)
+            except OSError as error:
+                if sink.name not in self._failing:
+                    self._log(f"{sink.name} cannot be written: {error}; training goes on")
+                self._failing.add(sink.name)
+            else:
+                self._failing.discard(sink.name)
 
     def state(self) -> dict[str, Any]:
         """Returns each sink's state under its name."""

@@ -71,18 +71,18 @@ def test_the_network_and_the_batch_make_no_difference(make_config, play) -> None
 
 def test_it_is_measured_once_for_a_run(make_config, nle_package, tmp_path) -> None:
     config = make_config("evaluation.random_episodes=4")
-    measure_random_policy(config, nle_package, tmp_path / "games", tmp_path)
+    measure_random_policy(config, nle_package, tmp_path / "games", tmp_path, print)
     written = json.loads((tmp_path / FILE_NAME).read_text())
     assert written["seed"] == config.seed + SEED_OFFSET
     assert len(written["episodes"]) == 4
     before = (tmp_path / FILE_NAME).stat().st_mtime_ns
-    measure_random_policy(config, nle_package, tmp_path / "games", tmp_path)
+    measure_random_policy(config, nle_package, tmp_path / "games", tmp_path, print)
     assert (tmp_path / FILE_NAME).stat().st_mtime_ns == before
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_a_run_that_asks_for_none_gets_no_file(make_config, nle_package, tmp_path) -> None:
-    measure_random_policy(make_config(), nle_package, tmp_path / "games", tmp_path)
+    measure_random_policy(make_config(), nle_package, tmp_path / "games", tmp_path, print)
     assert not (tmp_path / FILE_NAME).exists()
 
 
@@ -90,5 +90,5 @@ def test_an_interrupted_measurement_leaves_no_file(make_config, nle_package, tmp
     """A part of the episodes would be no fair floor."""
     answers = iter([False, True])
     config = make_config("evaluation.random_episodes=12")
-    measure_random_policy(config, nle_package, tmp_path / "games", tmp_path, lambda: next(answers))
+    measure_random_policy(config, nle_package, tmp_path / "games", tmp_path, print, lambda: next(answers))
     assert not (tmp_path / FILE_NAME).exists()

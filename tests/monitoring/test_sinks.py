@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -189,3 +190,29 @@ def test_a_sink_that_is_new_to_a_resumed_run_begins_there(tmp_path: Path) -> Non
     resumed.metrics({"frames": 20, "loss_total": 1.0})
     resumed.close()
     assert curves(tmp_path)["loss/total"] == [(20, 1.0)]
+
+
+def test_a_full_disk_loses_no_row_and_stops_nothing(tmp_path: Path) -> None:
+    """A real small file system, full and then emptied: what could not be written comes when there is space again."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small file system takes privileges that this user lacks")
+    try:
+        lines: list[str] = []
+        sinks = Sinks([CsvSink(disk, ("one",))], lines.append)
+        (disk / "ballast").write_bytes(bytes(12 << 10))
+        for frames in range(200):
+            sinks.metrics({"frames": frames, "phase": "p" * 30})
+        assert len(lines) == 1
+        assert "cannot be written" in lines[0]
+        (disk / "ballast").unlink()
+        for frames in range(200, 203):
+            sinks.metrics({"frames": frames, "phase": "p"})
+        sinks.close()
+        with (disk / "metrics.csv").open(newline="") as file:
+            kept = [int(row["frames"]) for row in csv.DictReader(file)]
+        assert kept == list(range(len(kept)))
+    finally:
+        subprocess.run(["umount", disk], check=True)
