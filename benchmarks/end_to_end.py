@@ -1,7 +1,7 @@
 """Measures whole training runs: frames a second, and what a frame costs in engine, inference and update.
 
     python benchmarks/end_to_end.py                                    # configs/quickstart.yaml, one round
-    python benchmarks/end_to_end.py --no-graph --rounds 3              # with and without the graph, taking turns
+    python benchmarks/end_to_end.py --rounds 3 --variant inline=runtime.mode=inline   # both, taking turns
     python benchmarks/end_to_end.py configs/debug.yaml --seconds 5 --warm-up 3 runtime.unroll=32
 
 Each round is `polybeast-moe train` in a process of its own, stopped by SIGTERM when its time is up: what is measured is
@@ -184,7 +184,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("config", nargs="?", default="configs/quickstart.yaml")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value")
-    parser.add_argument("--no-graph", action="store_true", help="measure the same without the graph too, in turns")
+    parser.add_argument(
+        "--variant",
+        action="append",
+        default=[],
+        metavar="NAME=KEY=VALUE[,KEY=VALUE...]",
+        help="measure the same with these settings too, in turns; may be given several times",
+    )
     parser.add_argument("--rounds", type=int, default=1, help="runs of each variant")
     parser.add_argument("--seconds", type=float, default=60.0, help="measured training time of a round")
     parser.add_argument("--warm-up", type=float, default=20.0, help="training time of a round that does not count")
@@ -196,8 +202,9 @@ def main() -> None:
         arguments.config = parser.get_default("config")
 
     variants = {"configured": arguments.overrides}
-    if arguments.no_graph:
-        variants["no graph"] = [*arguments.overrides, "graph.enabled=false"]
+    for variant in arguments.variant:
+        name, _, settings = variant.partition("=")
+        variants[name] = [*arguments.overrides, *settings.split(",")]
     about = machine()
     print(f"{about['cpu']}, {about['cores']} cores, torch {about['versions']['torch']}, nle {about['versions']['nle']}")
     results = measure(arguments, variants)
