@@ -248,7 +248,7 @@ def test_the_command_line_starts_without_heavy_imports():
 def test_doctor_names_what_matters(capsys):
     assert cli.main(["doctor"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names[:6] == ["python", "torch", "nle", "cores", "memory", "GPU"]
+    assert names[:6] == ["python", "torch", "nle", "cores", "defaults", "memory"]
 
 
 def test_the_module_is_the_command():
