@@ -240,6 +240,8 @@ void bind_shm(py::module_& m) {
   m.attr("OWNER_DELIVERED") = static_cast<int>(Owner::kDelivered);
   m.attr("OWNER_LEARNER") = static_cast<int>(Owner::kLearner);
   m.attr("OWNER_FIRST_GROUP") = static_cast<int>(Owner::kFirstGroup);
+  m.attr("TURN_ACTOR") = static_cast<int>(pbm::shm::Whose::kActor);
+  m.attr("TURN_POLICY") = static_cast<int>(pbm::shm::Whose::kPolicy);
 
   py::class_<Region::Request>(m, "Request")
       .def_readonly("group", &Region::Request::group)
@@ -275,7 +277,14 @@ void bind_shm(py::module_& m) {
       .def("take_delivered", &Region::take_delivered, "count"_a)
       .def("give_back", &Region::give_back, "slot"_a)
       .def("take_back_actor", &Region::take_back_actor, "actor"_a)
-      .def("requests", &Region::requests, "limit"_a)
+      .def("turn",
+           [](Region& region, std::size_t group) {
+             const auto turn = pbm::shm::load(region.group(group));
+             return py::make_tuple(static_cast<int>(turn.whose), turn.answers, turn.generation);
+           })
+      .def("request", [](Region& region, std::size_t group, std::uint16_t generation, std::uint32_t slot,
+                         std::uint32_t step) { return region.request(group, generation, slot, step); })
+      .def("requests", &Region::requests, "limit"_a, "first"_a = 0)
       .def("answer", &Region::answer, "request"_a)
       .def("wait_requests", &wait_requests, "timeout_ms"_a)
       .def("wait_delivered", &wait_delivered, "count"_a, "timeout_ms"_a)

@@ -106,6 +106,8 @@ Region::Region(FileDescriptor memory_file, const RegionSpec& spec, const nethack
   if (spec.slots == 0 || spec.actors == 0 || spec.groups_per_actor == 0) {
     throw std::invalid_argument("a region needs at least one slot, one actor and one group");
   }
+  if (groups() > kMostGroups)
+    throw std::invalid_argument("a region has at most " + std::to_string(kMostGroups) + " groups");
   states_bytes_ = 2 * spec.rollout.games * spec.rollout.state * sizeof(float);
   actors_offset_ = pages(sizeof(RegionHeader));
   groups_offset_ = pages(actors_offset_ + spec.actors * sizeof(ActorBlock));
@@ -242,9 +244,16 @@ std::size_t Region::take_back_actor(std::size_t index) {
   return held;
 }
 
-std::vector<Region::Request> Region::requests(std::size_t limit) {
+bool Region::request(std::size_t index, std::uint16_t generation, std::uint32_t slot, std::uint32_t step) {
+  if (!shm::request(group(index), generation, slot, step)) return false;
+  futex_notify(bells().requests);
+  return true;
+}
+
+std::vector<Region::Request> Region::requests(std::size_t limit, std::size_t first) {
   std::vector<Request> found;
-  for (std::size_t g = 0; g < groups() && found.size() < limit; ++g) {
+  for (std::size_t i = 0; i < groups() && found.size() < limit; ++i) {
+    const std::size_t g = (first + i) % groups();
     GroupBlock& block = group(g);
     const std::uint64_t word = block.turn.load(std::memory_order_acquire);
     const Turn turn = Turn::unpack(word);
@@ -266,7 +275,8 @@ bool Region::actor_has_work(std::size_t index) {
   for (std::size_t g = index * spec_.groups_per_actor; g < (index + 1) * spec_.groups_per_actor; ++g) {
     if (shm::load(group(g)).whose != Whose::kActor) continue;
     for (std::size_t i = 0; i < spec_.slots; ++i) {
-      if (shm::load(header(i)).owner == group_owner(static_cast<std::uint16_t>(g))) return true;
+      const Owner owner = shm::load(header(i)).owner;
+      if (owner == Owner::kFree || owner == group_owner(static_cast<std::uint16_t>(g))) return true;
     }
   }
   return false;

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,10 +27,7 @@ class PygGraphAttention(GraphAttentionStack):
 
     def layer(self, hidden: int, heads: int) -> nn.Module:
         """Makes one attention layer; self-loops are among the edges already."""
-        with _temporary_files_removed():
-            layer: nn.Module = GATConv(
-                hidden, hidden // heads, heads, negative_slope=NEGATIVE_SLOPE, add_self_loops=False
-            )
+        layer: nn.Module = GATConv(hidden, hidden // heads, heads, negative_slope=NEGATIVE_SLOPE, add_self_loops=False)
         return layer
 
     def operator_states(self, lit: Tensor) -> OperatorStates:
@@ -57,15 +50,3 @@ class PygGraphAttention(GraphAttentionStack):
         sending = lit[:, self.condition_edges[0]].bool()  # [U, Ec]
         conditions = (self.condition_edges[:, None] + first)[:, sending]
         return torch.cat([others.flatten(1), conditions], dim=1)
-
-
-@contextmanager
-def _temporary_files_removed() -> Iterator[None]:
-    """PyG writes the code that it generates for a layer into temporary files, loads it, and leaves them behind."""
-    before = tempfile.tempdir
-    with tempfile.TemporaryDirectory() as directory:
-        tempfile.tempdir = directory
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
