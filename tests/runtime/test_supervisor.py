@@ -17,7 +17,7 @@ import pytest
 from polybeast_moe.runtime import supervisor as supervision
 from polybeast_moe.runtime.asynchronous import AsynchronousRuntime
 from polybeast_moe.runtime.supervisor import ProcessesKeepDyingError
-from polybeast_moe.trainer import _games_directory
+from polybeast_moe.trainer import _make_games_directory
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -144,9 +144,13 @@ def test_everybody_dies_with_the_learner_and_the_next_start_sweeps(
     """SIGKILL gives it no chance to say goodbye."""
     temporary, run = tmp_path / "tmp", tmp_path / "run"
     temporary.mkdir()
-    tiny_file.write_text(tiny_file.read_text().replace("frames: 480", "frames: 10_000_000"))
     command = [sys.executable, "-m", "polybeast_moe", "train", str(tiny_file), "--run-dir", str(run)]
-    command += ["runtime.mode=asynchronous", "runtime.actors=2", "snapshots.every_seconds=0.5"]
+    command += [
+        "phases.transition.until.frames=10_000_000",
+        "runtime.mode=asynchronous",
+        "runtime.actors=2",
+        "snapshots.every_seconds=0.5",
+    ]
     environment = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as learner:
         try:
@@ -158,5 +162,6 @@ def test_everybody_dies_with_the_learner_and_the_next_start_sweeps(
     assert wait_until(lambda: not any(alive(child.pid) for child in children), 5)
     [left] = temporary.glob("polybeast-moe*")
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    assert _games_directory(run) == left
-    assert not list(left.iterdir())
+    games, lock = _make_games_directory()
+    with lock:
+        assert list(temporary.glob("polybeast-moe*")) == [games] != [left]
