@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from polybeast_moe.config import GraphConfig
 from polybeast_moe.models.distinct import distinct_rows
-from polybeast_moe.models.gat import DistinctGraphAttention, GraphAttentionStack, sum_by_pattern
+from polybeast_moe.models.gat import DistinctGraphAttention, GraphAttentionStack, NodeCounts, sum_by_pattern
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.memory import Memory
 from polybeast_moe.models.message_edges import message_edges
@@ -128,7 +128,8 @@ class GraphStream(nn.Module):
 
 
 def _attention(config: GraphConfig, graph: KnowledgeGraph) -> GraphAttentionStack:
-    sizes = (len(graph.conditions), len(graph.operators), message_edges(graph), config.hidden, config.heads)
+    nodes = NodeCounts(len(graph.conditions), len(graph.effects), len(graph.operators))
+    sizes = (nodes, message_edges(graph), config.hidden, config.heads)
     if config.implementation == "pyg":
         from polybeast_moe.models.gat_pyg import PygGraphAttention
 

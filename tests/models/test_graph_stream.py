@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +12,16 @@ from small import CONDITIONS, random_conditions, randomise
 from torch import Tensor
 
 from polybeast_moe.config import SEMANTIC_EXPERTS, RunConfig
-from polybeast_moe.graph import KnowledgeGraph
+from polybeast_moe.config_files import resolve_data_file
+from polybeast_moe.graph import KnowledgeGraph, load_graph
 from polybeast_moe.models import gat, message_edges
 from polybeast_moe.models.graph_stream import GraphStream
 
 MakeConfig = Callable[..., RunConfig]
+GRAPHS = (
+    Path(resolve_data_file("graphs/nethack.yaml")),
+    Path(__file__).resolve().parents[3] / "shared" / "data" / "hypergraph_gat_structure.json",
+)
 
 
 def make_stream(make_config: MakeConfig, graph: KnowledgeGraph, implementation: str = "batched") -> GraphStream:
@@ -49,6 +55,18 @@ def test_equals_pyg_forward_and_backward(make_config: MakeConfig, graph: Knowled
     assert_same(results(ours, conditions), results(pyg, conditions))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.name)
+def test_equals_pyg_on_whole_graphs(make_config: MakeConfig, path: Path) -> None:
+    if not path.exists():
+        pytest.skip("the reference graph is not here")
+    whole = load_graph(path)
+    ours, pyg = make_stream(make_config, whole), make_stream(make_config, whole, "pyg")
+    pyg.load_state_dict(ours.state_dict())
+    conditions = random_conditions(12, distinct=6, words=len(ours.mask))
+    assert_same(results(ours, conditions), results(pyg, conditions))
+
+
 def test_is_gat_by_its_definition(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
     """One pattern, node by node and head by head, as the paper writes it."""
     stream = make_stream(make_config, graph)
@@ -56,13 +74,17 @@ def test_is_gat_by_its_definition(make_config: MakeConfig, graph: KnowledgeGraph
     conditions = random_conditions(1, 1)
     lit = stream.unpack(conditions)[0].tolist()
     operators = range(CONDITIONS, CONDITIONS + len(graph.operators))
-    edges = list(zip(graph.edges.source.tolist(), graph.edges.target.tolist(), strict=True))
-    senders = {node: [node] for node in range(CONDITIONS + len(graph.operators))}
-    for source, target in edges:
+    senders = {node: [node] for node in range(graph.num_nodes)}
+    for source, target in zip(graph.edges.source.tolist(), graph.edges.target.tolist(), strict=True):
         if target in operators and source != target and (source in operators or lit[source]):
             senders[target].append(source)
+        if source in operators and target not in operators:
+            senders[source].append(target)  # an operator hears the effects that it leads to
 
-    states = attention.inputs()
+    # Attention numbers the effects before the operators, the graph after them.
+    order = torch.cat([torch.arange(CONDITIONS), torch.arange(len(graph.operators)) + attention.num_fixed])
+    order = torch.cat([order, torch.arange(CONDITIONS, attention.num_fixed)])
+    states = attention.inputs()[order]
     for layer, norm in ((attention.first, attention.first_norm), (attention.second, attention.second_norm)):
         heads, width = layer.att_src.shape[1:]
         values = layer.lin(states).view(-1, heads, width)
@@ -82,7 +104,7 @@ def test_is_gat_by_its_definition(make_config: MakeConfig, graph: KnowledgeGraph
         states = norm(states + torch.relu(torch.stack(rows) + layer.bias))
 
     found = attention(stream.unpack(conditions))
-    torch.testing.assert_close(found.states[found.row[0]], states[CONDITIONS:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.states[found.row[0]], states[list(operators)], rtol=1e-4, atol=1e-5)
 
 
 def test_leaving_out_repeats_changes_nothing(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
@@ -140,6 +162,18 @@ def test_a_condition_matters_exactly_where_it_has_an_operator(make_config: MakeC
         one = torch.nn.functional.one_hot(torch.tensor([node]), CONDITIONS)
         changed = not torch.allclose(stream(stream.pack(one)).intent, dark, atol=1e-6)
         assert changed == (node in heard and graph.condition_bits[node] is not None)
+
+
+def test_an_effect_matters_exactly_where_an_operator_leads_to_it(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+    stream = make_stream(make_config, graph)
+    first = CONDITIONS + len(graph.operators)
+    led_to = {target - first for target in graph.edges.target.tolist() if target >= first}
+    conditions = random_conditions(4, 4)
+    stream(conditions).intent.sum().backward()
+    assert stream.attention.identity.grad is not None
+    gradient = stream.attention.identity.grad[CONDITIONS : CONDITIONS + len(graph.effects)].abs().sum(1)
+    assert set(gradient.nonzero().flatten().tolist()) == led_to
+    assert led_to
 
 
 def test_prior_is_the_log_mean_exp_of_an_experts_operators(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
