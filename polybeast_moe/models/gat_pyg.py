@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv
 
+from polybeast_moe.models.conditions import PackedConditions
 from polybeast_moe.models.gat import NEGATIVE_SLOPE, GraphAttentionStack, NodeCounts, OperatorStates
 from polybeast_moe.models.message_edges import MessageEdges
 
@@ -17,8 +18,10 @@ class PygGraphAttention(GraphAttentionStack):
     condition_edges: Tensor
     other_edges: Tensor
 
-    def __init__(self, nodes: NodeCounts, edges: MessageEdges, hidden: int, heads: int) -> None:
-        super().__init__(nodes, hidden, heads)
+    def __init__(
+        self, nodes: NodeCounts, packed: PackedConditions, edges: MessageEdges, hidden: int, heads: int
+    ) -> None:
+        super().__init__(nodes, packed, hidden, heads)
         loops = torch.arange(sum(nodes))[:, None].expand(-1, 2)
         effects_first = edges.effect + torch.tensor([nodes.conditions, self.num_fixed])
         others = torch.cat([edges.operator + self.num_fixed, effects_first, loops])
@@ -31,8 +34,9 @@ class PygGraphAttention(GraphAttentionStack):
         layer: nn.Module = GATConv(hidden, hidden // heads, heads, negative_slope=NEGATIVE_SLOPE, add_self_loops=False)
         return layer
 
-    def operator_states(self, lit: Tensor) -> OperatorStates:
-        """Lit conditions [U, P] (0 or 1, float) -> operator states."""
+    def operator_states(self, words: Tensor) -> OperatorStates:
+        """Packed conditions [U, W] -> operator states."""
+        lit = self.conditions.unpack(words)
         patterns, nodes = len(lit), len(self.identity)
         edges = self._edges(lit)
         states = self.inputs().repeat(patterns, 1)

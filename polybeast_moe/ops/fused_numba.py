@@ -17,12 +17,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from polybeast_moe.ops.compiled import compiled
 from polybeast_moe.ops.reference import SMALLEST_WEIGHT
 
 # Rows go to more than one thread only when each gets at least this many expert logits, about a quarter of a millisecond
@@ -30,20 +30,8 @@ from polybeast_moe.ops.reference import SMALLEST_WEIGHT
 MIN_LOGITS_PER_THREAD = 131_072
 SHARES_PER_THREAD = 4
 
-_REASSOCIATE = {"reassoc", "contract", "nsz"}  # lets sums be vectorised; NaN and infinity keep their meaning
 
-
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles at first call; the machine code is cached beside the package or in the user's cache directory."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _REASSOCIATE}
-    try:
-        compiled: Callable[..., Any] = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither place can be written: every process compiles for itself
-        compiled = numba.njit(**options)(function)
-    return compiled
-
-
-@_compile
+@compiled
 def _shift(scores, stride, temperature, z):
     """z = (scores - max) / temperature in float64; all NaN if any score is NaN or +inf, or if none is finite."""
     largest = scores[0]
@@ -56,7 +44,7 @@ def _shift(scores, stride, temperature, z):
         z[e] = (np.float64(scores[e * stride]) - shift) / temperature
 
 
-@_compile
+@compiled
 def _project(z, alpha):
     """Projection of z (maximum 0) onto the simplex: the support shrinks until it is the set above its own threshold.
 
@@ -79,7 +67,7 @@ def _project(z, alpha):
         alpha[e] = 0.0 if weight <= SMALLEST_WEIGHT else weight
 
 
-@_compile
+@compiled
 def _softmax(z, alpha):
     total = 0.0
     for e in range(z.size):
@@ -90,7 +78,7 @@ def _softmax(z, alpha):
         alpha[e] *= scale
 
 
-@_compile
+@compiled
 def _forward(scores, score_strides, logits, logit_strides, temperature, sparse, mixed, alpha, entropy, begin, end):
     z = np.empty(alpha.shape[1], np.float64)
     for n in range(begin, end):
@@ -113,7 +101,7 @@ def _forward(scores, score_strides, logits, logit_strides, temperature, sparse, 
         entropy[n] = information
 
 
-@_compile
+@compiled
 def _backward(
     alpha,
     logits,

@@ -63,7 +63,7 @@ def test_equals_pyg_on_whole_graphs(make_config: MakeConfig, path: Path) -> None
     whole = load_graph(path)
     ours, pyg = make_stream(make_config, whole), make_stream(make_config, whole, "pyg")
     pyg.load_state_dict(ours.state_dict())
-    conditions = random_conditions(12, distinct=6, words=len(ours.mask))
+    conditions = random_conditions(12, distinct=6, words=len(ours.conditions.mask))
     assert_same(results(ours, conditions), results(pyg, conditions))
 
 
@@ -72,7 +72,7 @@ def test_is_gat_by_its_definition(make_config: MakeConfig, graph: KnowledgeGraph
     stream = make_stream(make_config, graph)
     attention = stream.attention
     conditions = random_conditions(1, 1)
-    lit = stream.unpack(conditions)[0].tolist()
+    lit = stream.conditions.unpack(conditions)[0].tolist()
     operators = range(CONDITIONS, CONDITIONS + len(graph.operators))
     senders = {node: [node] for node in range(graph.num_nodes)}
     for source, target in zip(graph.edges.source.tolist(), graph.edges.target.tolist(), strict=True):
@@ -103,7 +103,7 @@ def test_is_gat_by_its_definition(make_config: MakeConfig, graph: KnowledgeGraph
             rows.append(torch.cat(parts))
         states = norm(states + torch.relu(torch.stack(rows) + layer.bias))
 
-    found = attention(stream.unpack(conditions))
+    found = attention(stream.conditions.relevant(conditions))
     torch.testing.assert_close(found.states[found.row[0]], states[list(operators)], rtol=1e-4, atol=1e-5)
 
 
@@ -125,18 +125,6 @@ def test_both_ways_of_summing_over_operators_agree(
     assert_same(multiplied, results(stream, conditions))
 
 
-def test_neighbourhoods_of_many_conditions_are_told_apart(
-    make_config: MakeConfig, graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conditions = random_conditions(30, distinct=30)
-    whole = make_stream(make_config, graph)
-    monkeypatch.setattr(gat, "_KEY_BITS", 2)  # several numbers a neighbourhood instead of one
-    split = make_stream(make_config, graph)
-    split.load_state_dict(whole.state_dict())
-    assert split.attention.near.shape[0] > whole.attention.near.shape[0]
-    assert_same(results(split, conditions), results(whole, conditions))
-
-
 def test_bits_are_read_in_the_engines_order(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
     stream = make_stream(make_config, graph)
     for node, bit in enumerate(graph.condition_bits):
@@ -144,12 +132,12 @@ def test_bits_are_read_in_the_engines_order(make_config: MakeConfig, graph: Know
         if bit is None:
             continue
         words[0, bit // 64] = (1 << (bit % 64)) - (1 << 64 if bit % 64 == 63 else 0)
-        assert stream.unpack(words)[0].nonzero().flatten().tolist() == [node]
-        assert torch.equal(stream.pack(stream.unpack(words).long()), words)
+        assert stream.conditions.unpack(words)[0].nonzero().flatten().tolist() == [node]
+        assert torch.equal(stream.conditions.pack(stream.conditions.unpack(words).long()), words)
 
 
 def test_a_condition_that_the_engine_does_not_know_is_never_lit(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
-    lit = make_stream(make_config, graph).unpack(torch.full((1, 2), -1))
+    lit = make_stream(make_config, graph).conditions.unpack(torch.full((1, 2), -1))
     assert lit[0, graph.condition_bits.index(None)] == 0
     assert lit.sum() == CONDITIONS - 1
 
@@ -160,7 +148,7 @@ def test_a_condition_matters_exactly_where_it_has_an_operator(make_config: MakeC
     dark = stream(torch.zeros(1, 2, dtype=torch.int64)).intent
     for node in range(CONDITIONS):
         one = torch.nn.functional.one_hot(torch.tensor([node]), CONDITIONS)
-        changed = not torch.allclose(stream(stream.pack(one)).intent, dark, atol=1e-6)
+        changed = not torch.allclose(stream(stream.conditions.pack(one)).intent, dark, atol=1e-6)
         assert changed == (node in heard and graph.condition_bits[node] is not None)
 
 
@@ -179,7 +167,7 @@ def test_an_effect_matters_exactly_where_an_operator_leads_to_it(make_config: Ma
 def test_prior_is_the_log_mean_exp_of_an_experts_operators(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
     stream = make_stream(make_config, graph)
     conditions = random_conditions(6, 6)
-    found = stream.attention(stream.unpack(conditions))
+    found = stream.attention(stream.conditions.relevant(conditions))
     scores = 20 * torch.tanh(stream.read(found.states) / 20)[found.row][..., -1]  # capped softly at 20
     prior = stream(conditions).prior
     for index, expert in enumerate(SEMANTIC_EXPERTS):
