@@ -57,7 +57,7 @@ class OperatorInference:
 
     def _layer(
         self,
-        layer: nn.Module,
+        layer: GraphAttention,
         norm: nn.LayerNorm,
         fixed: Tensor,
         moving: Tensor,

@@ -67,7 +67,7 @@ class Policy(nn.Module, ABC):
     ) -> PolicyOutput:
         """Runs the policy on N = T * B rows, time first; `first` [T, B] is True where an episode begins."""
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def infer(
         self,
         observation: Observation,

@@ -2,8 +2,8 @@
 
 Operators receive: from the lit conditions and operators whose edges lead to them, and from the effects that they lead
 to, each operator from itself too. So `leads_to` is read against its direction: an operator is judged by what it would
-bring about. A condition is what an observation shows, and an effect stands for an outcome that nothing has brought about
-yet: both hear only themselves. docs/decisions/0004 gives the reasons.
+bring about. A condition is what an observation shows, and an effect stands for an outcome that nothing has brought
+about yet: both hear only themselves. docs/decisions/0004 gives the reasons.
 """
 
 from __future__ import annotations

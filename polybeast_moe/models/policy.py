@@ -41,10 +41,10 @@ class VisualStream(nn.Module):
         self.join = orthogonal(nn.Linear(features, config.hidden))
         self.norm = nn.LayerNorm(config.hidden)
 
-    def forward(self, observation: Observation) -> Tensor:
-        """[N, hidden]."""
+    def forward(self, observation: Observation, weights_version: int | None = None) -> Tensor:
+        """[N, hidden]; `weights_version` as in `Policy.forward`."""
         parts = [
-            self.glyphs(observation.glyph_crop),
+            self.glyphs(observation.glyph_crop, weights_version),
             self.blstats(observation.blstats),
             self.previous_action(observation.previous_action),
         ]
@@ -106,12 +106,12 @@ class GraphMoEPolicy(Policy):
             routing: "softmax" or "sparsemax".
             temperature: divides the bounded router scores; a constant, no gradient flows to it.
             first: [T, B] bool, True where a row is the first of its episode. Needed with a recurrent core only.
-            weights_version: lets inference without gradients keep the graph's results until this number changes.
+            weights_version: lets inference without gradients keep what depends on the weights until it changes.
 
         Raises:
             ValueError: a recurrent core without `first`, or an observation without a message that is to be read.
         """
-        seen = self.visual(observation)
+        seen = self.visual(observation, weights_version)
         states = None
         if self.core is not None:
             if first is None:

@@ -154,13 +154,7 @@ class _Mixture(torch.autograd.Function):
         ctx: Any, scores: Tensor, logits: Tensor, temperature: float, sparse: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         logits = _unit_last_stride(logits)
-        mixed = logits.new_empty((logits.shape[0], logits.shape[2]))
-        alpha = scores.new_empty(scores.shape)
-        entropy = scores.new_empty(scores.shape[:1])
-        _for_rows(
-            _forward, logits, _flat(scores), scores.stride(), _flat(logits), logits.stride(), temperature, sparse,
-            mixed.numpy(), alpha.numpy(), entropy.numpy(),
-        )  # fmt: skip
+        mixed, alpha, entropy = _mix(scores, logits, temperature, sparse)
         ctx.save_for_backward(alpha, logits)
         ctx.settings = (temperature, sparse)
         return mixed, alpha, entropy
@@ -185,10 +179,23 @@ def mixture(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """[N, E] scores and [N, E, A] logits to ([N, A] mixed logits, [N, E] alpha, [N] entropy)."""
     precise = torch.promote_types(torch.promote_types(router_scores.dtype, expert_logits.dtype), torch.float32)
-    mixed, alpha, entropy = _Mixture.apply(  # type: ignore[no-untyped-call]
-        router_scores.to(precise), expert_logits.to(precise), float(temperature), sparse
-    )
+    scores, logits = router_scores.to(precise), expert_logits.to(precise)
+    if torch.is_grad_enabled():
+        mixed, alpha, entropy = _Mixture.apply(scores, logits, float(temperature), sparse)  # type: ignore[no-untyped-call]
+    else:
+        mixed, alpha, entropy = _mix(scores, _unit_last_stride(logits), float(temperature), sparse)
     return mixed.to(expert_logits.dtype), alpha.to(router_scores.dtype), entropy.to(router_scores.dtype)
+
+
+def _mix(scores: Tensor, logits: Tensor, temperature: float, sparse: bool) -> tuple[Tensor, Tensor, Tensor]:
+    mixed = logits.new_empty((logits.shape[0], logits.shape[2]))
+    alpha = scores.new_empty(scores.shape)
+    entropy = scores.new_empty(scores.shape[:1])
+    _for_rows(
+        _forward, logits, _flat(scores), scores.stride(), _flat(logits), logits.stride(), temperature, sparse,
+        mixed.numpy(), alpha.numpy(), entropy.numpy(),
+    )  # fmt: skip
+    return mixed, alpha, entropy
 
 
 def _unit_last_stride(tensor: Tensor) -> Tensor:

@@ -152,7 +152,9 @@ def test_a_condition_matters_exactly_where_it_has_an_operator(make_config: MakeC
         assert changed == (node in heard and graph.condition_bits[node] is not None)
 
 
-def test_an_effect_matters_exactly_where_an_operator_leads_to_it(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+def test_an_effect_matters_exactly_where_an_operator_leads_to_it(
+    make_config: MakeConfig, graph: KnowledgeGraph
+) -> None:
     stream = make_stream(make_config, graph)
     first = CONDITIONS + len(graph.operators)
     led_to = {target - first for target in graph.edges.target.tolist() if target >= first}
