@@ -136,6 +136,13 @@ class PolicyConfig(Section):
     experts: tuple[str, ...] = Field(SEMANTIC_EXPERTS, min_length=1, max_length=64)
     expert_hidden: PositiveInt = 128
     expert_intent: bool = Field(True, description="experts read the graph's intent vector beside the visual stream")
+    expert_execution: Literal["auto", "dense", "sparse"] = Field(
+        "auto", description="sparse: an expert runs only for rows that weigh it; auto: where that is faster"
+    )
+    single_expert: Literal["none", "equal_parameters", "equal_operations"] = Field(
+        "none", description="replace experts and router by one expert of equal size, for comparison"
+    )
+    single_expert_support: PositiveFloat = Field(2.0, description="experts a row that equal_operations counts")
     router: RouterConfig = RouterConfig()
     mixture_backend: Literal["auto", "torch", "numba", "triton"] = "auto"
 
@@ -145,6 +152,11 @@ class PolicyConfig(Section):
         if len(set(value)) != len(value):
             raise ValueError("expert names must differ")
         return value
+
+    @property
+    def expert_names(self) -> tuple[str, ...]:
+        """The experts that the policy has."""
+        return self.experts if self.single_expert == "none" else ("single",)
 
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]

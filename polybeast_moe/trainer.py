@@ -108,7 +108,7 @@ class Trainer:
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
         select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
         self._learner = Learner(self._policy, config.learner)
-        self._window = MetricsWindow(config.policy.experts)
+        self._window = MetricsWindow(config.policy.expert_names)
         self._sinks = Sinks(_sinks(config, run_dir.path), console.log)
         if snapshot is not None:
             self._restore(snapshot)
@@ -259,7 +259,7 @@ class Trainer:
         phase_fraction = phase_progress(self._config.phases, self._controller, self._counters)
         return Status.from_row(
             row,
-            self._config.policy.experts,
+            self._config.policy.expert_names,
             fraction=_run_progress(self._config, self._counters, settings.phase_index, phase_fraction),
             phase_fraction=phase_fraction,
             median_score=statistics.median(scores) if scores else None,
@@ -331,11 +331,11 @@ def _load_graph(config: RunConfig) -> KnowledgeGraph | None:
 
 
 def _sinks(config: RunConfig, run_dir: Path) -> list[Sink]:
-    sinks: list[Sink] = [CsvSink(run_dir, config.policy.experts)]
+    sinks: list[Sink] = [CsvSink(run_dir, config.policy.expert_names)]
     if config.monitoring.tensorboard:
         from polybeast_moe.monitoring.tensorboard import TensorBoardSink  # slow to import
 
-        sinks.append(TensorBoardSink(run_dir, config.policy.experts))
+        sinks.append(TensorBoardSink(run_dir, config.policy.expert_names))
     return sinks
 
 

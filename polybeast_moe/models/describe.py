@@ -64,5 +64,6 @@ def _distinct_conditions(policy: GraphMoEPolicy, rows: int) -> Tensor:
     """Row r lights the bits of the number r."""
     if policy.graph is None:
         return torch.zeros(rows, 1, dtype=torch.int64)
-    numbers = torch.arange(rows)[:, None] >> torch.arange(len(policy.graph.bit)).clamp(max=62)
-    return policy.graph.pack(numbers & 1)
+    conditions = policy.graph.conditions
+    numbers = torch.arange(rows)[:, None] >> torch.arange(len(conditions.bit)).clamp(max=62)
+    return conditions.pack(numbers & 1)

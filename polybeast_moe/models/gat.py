@@ -8,8 +8,8 @@ The graph is static and an observation only decides which conditions send. So wh
 function of which of ITS conditions are lit, and in layer two of those and of its sending operators' conditions. A batch
 shows few of these neighbourhoods (an operator with eight conditions has tens of them where the whole graph has a
 thousand patterns), so attention runs once for each, and an index tells which state an operator has in which pattern.
-Values and gradients are those of GAT over a copy of the graph a row. A condition receives only from itself: one state
-for all patterns.
+Values and gradients are those of GAT over a copy of the graph a row. Conditions and effects receive only from
+themselves: one state for all patterns.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from polybeast_moe.models.conditions import PackedConditions
 from polybeast_moe.models.distinct import distinct_rows
 from polybeast_moe.models.message_edges import MessageEdges
 from polybeast_moe.models.weighted_sum import gather_rows, weighted_sum
 
 NEGATIVE_SLOPE = 0.2
 _DENSE_STATES = 64  # states an operator, up to which sum_by_pattern multiplies
-_KEY_BITS = 52  # bits of a neighbourhood in one number: float64 is exact below 2**53
 
 
 class OperatorStates(NamedTuple):
@@ -102,24 +102,38 @@ class Prepared(NamedTuple):
     """What is the same for all patterns."""
 
     nodes: Tensor
-    """[P + O, hidden]: input states."""
+    """[P + F + O, hidden]: input states."""
     first: Projected
     """Of all nodes, for layer one."""
     second: Projected
-    """Of the conditions, for layer two."""
+    """Of the conditions and effects, for layer two."""
+
+
+class NodeCounts(NamedTuple):
+    """How many nodes of each type there are, in the order in which attention numbers them."""
+
+    conditions: int
+    effects: int
+    operators: int
 
 
 class GraphAttentionStack(nn.Module):
     """Node embeddings and two attention layers: what both implementations share. Subclasses run them.
 
-    Nodes are the conditions, then the operators; the input of a node is its identity plus its type.
+    Nodes are the conditions, the effects, then the operators; the input of a node is its identity plus its type.
     """
 
-    def __init__(self, conditions: int, operators: int, hidden: int, heads: int) -> None:
+    type_of_node: Tensor
+
+    def __init__(self, nodes: NodeCounts, conditions: PackedConditions, hidden: int, heads: int) -> None:
         super().__init__()
-        self.num_conditions, self.num_operators = conditions, operators
-        self.identity = nn.Parameter(torch.randn(conditions + operators, hidden))
-        self.node_type = nn.Parameter(torch.randn(2, hidden) * 0.5)
+        self.conditions = conditions
+        self.num_conditions, self.num_operators = nodes.conditions, nodes.operators
+        self.num_fixed = nodes.conditions + nodes.effects  # nodes that hear only themselves
+        self.identity = nn.Parameter(torch.randn(sum(nodes), hidden))
+        self.node_type = nn.Parameter(torch.randn(3, hidden) * 0.5)
+        type_of_node = torch.arange(3).repeat_interleave(torch.tensor(nodes))
+        self.register_buffer("type_of_node", type_of_node, persistent=False)
         self.first, self.second = self.layer(hidden, heads), self.layer(hidden, heads)
         self.first_norm, self.second_norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
 
@@ -127,20 +141,17 @@ class GraphAttentionStack(nn.Module):
         """Makes one attention layer."""
         raise NotImplementedError
 
-    def operator_states(self, lit: Tensor) -> OperatorStates:
-        """Lit conditions [U, P] (0 or 1, float) -> operator states."""
+    def operator_states(self, words: Tensor) -> OperatorStates:
+        """Packed conditions [U, W] -> operator states."""
         raise NotImplementedError
 
-    def forward(self, lit: Tensor) -> OperatorStates:
+    def forward(self, words: Tensor) -> OperatorStates:
         """The same."""
-        return self.operator_states(lit)
+        return self.operator_states(words)
 
     def inputs(self) -> Tensor:
-        """Input states of the nodes, [P + O, hidden]."""
-        types = self.node_type.repeat_interleave(
-            torch.tensor([self.num_conditions, self.num_operators], device=self.node_type.device), dim=0
-        )
-        return self.identity + types
+        """Input states of the nodes, [P + F + O, hidden]."""
+        return self.identity + gather_rows(self.node_type, self.type_of_node)
 
 
 class DistinctGraphAttention(GraphAttentionStack):
@@ -149,18 +160,22 @@ class DistinctGraphAttention(GraphAttentionStack):
     first: GraphAttention
     second: GraphAttention
     condition: Tensor
+    effect: Tensor
     operator: Tensor
-    senders: Tensor
     log_edges: Tensor
     own: Tensor
     near: Tensor
     far: Tensor
 
-    def __init__(self, conditions: int, operators: int, edges: MessageEdges, hidden: int, heads: int) -> None:
-        super().__init__(conditions, operators, hidden, heads)
+    def __init__(
+        self, nodes: NodeCounts, packed: PackedConditions, edges: MessageEdges, hidden: int, heads: int
+    ) -> None:
+        super().__init__(nodes, packed, hidden, heads)
+        conditions, _, operators = nodes
         own = torch.arange(operators)[:, None].expand(-1, 2)
         condition, condition_log_edges = _senders(edges.condition, operators)
         operator, operator_log_edges = _senders(torch.cat([edges.operator, own]), operators)
+        effect, effect_log_edges = _senders(edges.effect, operators)
         near = torch.zeros(conditions, operators, dtype=torch.bool)
         near[edges.condition[:, 0], edges.condition[:, 1]] = True
         far = near.clone()
@@ -168,12 +183,12 @@ class DistinctGraphAttention(GraphAttentionStack):
             far[:, receiver] |= near[:, sender]
         buffers = {
             "condition": condition,  # [O, Jc]: the conditions that may send to an operator
-            "senders": torch.cat([condition, conditions + operator], dim=1),  # [O, Jc + Jo]: both, as nodes
+            "effect": effect,  # [O, Jf]: the effects that it leads to
             "operator": operator,  # [O, Jo]: the operators that send to it, itself among them
-            "log_edges": torch.cat([condition_log_edges, operator_log_edges], dim=1),  # [O, Jc + Jo]
+            "log_edges": torch.cat([condition_log_edges, effect_log_edges, operator_log_edges], dim=1),  # [O, J]
             "own": (operator == torch.arange(operators)[:, None]).long().argmax(1),  # [O]: its own place in `operator`
-            "near": _key_matrix(near),  # [keys, P, O]: numbers the conditions that decide layer one
-            "far": _key_matrix(far),  # the same for layer two
+            "near": packed.masks(near),  # [O, W]: the conditions that decide layer one
+            "far": packed.masks(far),  # the same for layer two
         }
         self.relayed = bool(len(edges.operator))  # else layer two depends on what layer one does
         for name, buffer in buffers.items():
@@ -183,70 +198,74 @@ class DistinctGraphAttention(GraphAttentionStack):
         """Makes one attention layer."""
         return GraphAttention(hidden, heads)
 
-    def operator_states(self, lit: Tensor) -> OperatorStates:
-        """Lit conditions [U, P] (0 or 1, float) -> operator states."""
-        found, row = distinct_rows([column.flatten() for column in self.neighbourhoods(lit)])
+    def operator_states(self, words: Tensor) -> OperatorStates:
+        """Packed conditions [U, W] -> operator states."""
+        found, row = distinct_rows(self.neighbourhoods(words))
         pattern, operator = found // self.num_operators, found % self.num_operators
-        states = self.states_of(lit[pattern], operator, self.prepare())
-        return OperatorStates(states, operator, row.view(len(lit), -1))
+        states = self.states_of(words.index_select(0, pattern), operator, self.prepare())
+        return OperatorStates(states, operator, row.view(len(words), -1))
 
-    def neighbourhoods(self, lit: Tensor) -> list[Tensor]:
-        """What an operator's state depends on, [U, P] -> int64 columns [U, O] that tell operators and bits apart."""
-        return self._numbers(lit, self.far)
+    def neighbourhoods(self, words: Tensor) -> Tensor:
+        """What the state of each operator in each pattern [U, W] depends on: itself and some bits [U * O, 1 + W]."""
+        operators = torch.arange(self.num_operators, device=words.device)
+        return _keys(operators.expand(len(words), -1), words[:, None] & self.far)
 
     def prepare(self) -> Prepared:
         """Computes what is the same for all patterns."""
         nodes = self.inputs()
         first = self.first.project(nodes)
-        # A condition hears itself alone, with an attention of one.
-        heard = first.values[: self.num_conditions] + self.first.bias
-        conditions = self.first_norm(nodes[: self.num_conditions] + F.relu(heard))
-        return Prepared(nodes, first, self.second.project(conditions))
+        # Conditions and effects hear themselves alone, with an attention of one.
+        heard = first.values[: self.num_fixed] + self.first.bias
+        fixed = self.first_norm(nodes[: self.num_fixed] + F.relu(heard))
+        return Prepared(nodes, first, self.second.project(fixed))
 
-    def states_of(self, lit: Tensor, operator: Tensor, prepared: Prepared) -> Tensor:
-        """The states [S, hidden] of operators [S] under lit conditions [S, P]."""
-        conditions = self.num_conditions
-        near_lit, near, row, own = self._needed(lit, operator)
-        near_log_edges = self._log_edges(near_lit, near)
-        states = self.first.attend(prepared.first, conditions + near, self.senders[near], near_log_edges)
-        states = self.first_norm(prepared.nodes.index_select(0, conditions + near) + F.relu(states))
+    def states_of(self, words: Tensor, operator: Tensor, prepared: Prepared) -> Tensor:
+        """The states [S, hidden] of operators [S] under packed conditions [S, W]."""
+        fixed = self.num_fixed
+        near_words, near, row, own = self.needed(words, operator)
+        near_log_edges = self._log_edges(near_words, near)
+        states = self.first.attend(prepared.first, fixed + near, self._nodes(near, self.operator[near]), near_log_edges)
+        states = self.first_norm(prepared.nodes.index_select(0, fixed + near) + F.relu(states))
 
         projected = Projected(*map(torch.cat, zip(prepared.second, self.second.project(states), strict=True)))
-        log_edges = self._log_edges(lit, operator) if self.relayed else near_log_edges
-        senders = torch.cat([self.condition[operator], conditions + row], dim=1)
-        attended = self.second.attend(projected, conditions + own, senders, log_edges)
+        log_edges = self._log_edges(words, operator) if self.relayed else near_log_edges
+        attended = self.second.attend(projected, fixed + own, self._nodes(operator, row), log_edges)
         second: Tensor = self.second_norm(states.index_select(0, own) + F.relu(attended))
         return second
 
-    def _needed(self, lit: Tensor, operator: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The states of layer one that layer two needs for operators [S] under lit conditions [S, P].
+    def needed(self, words: Tensor, operator: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The states of layer one that layer two needs for operators [S] under packed conditions [S, W].
 
         Returns:
-            For each needed state, once: lit conditions [S1, P] and operator [S1]. For each operator: the states of all
+            For each needed state, once: conditions [S1, W] and operator [S1]. For each operator: the states of all
             operators that send to it [S, Jo], and its own [S].
         """
         if not self.relayed:
             own = torch.arange(len(operator), device=operator.device)
-            return lit, operator, own[:, None], own
+            return words, operator, own[:, None], own
         needed = self.operator[operator]  # [S, Jo]
-        columns = [column.gather(1, needed) for column in self._numbers(lit, self.near)]
-        found, row = distinct_rows([column.flatten() for column in columns])
+        found, row = distinct_rows(_keys(needed, words[:, None] & self.near[needed]))
         row = row.view(needed.shape)
         own = row.gather(1, self.own[operator][:, None])[:, 0]
-        return lit[found // needed.shape[1]], needed.flatten()[found], row, own
+        return words[found // needed.shape[1]], needed.flatten()[found], row, own
 
-    def _numbers(self, lit: Tensor, keys: Tensor) -> list[Tensor]:
-        """Integers [U, O], one for each matrix of keys, that tell apart operators and what is lit around them."""
-        columns = [(lit.double() @ key).long() for key in keys]
-        columns[0] = columns[0] * self.num_operators + torch.arange(self.num_operators, device=lit.device)
-        return columns
+    def _nodes(self, operator: Tensor, row: Tensor) -> Tensor:
+        """[S, J]: who sends to operators [S], as nodes; `row` [S, Jo] numbers the operators among them."""
+        return torch.cat(
+            [self.condition[operator], self.num_conditions + self.effect[operator], self.num_fixed + row], dim=1
+        )
 
-    def _log_edges(self, lit: Tensor, operator: Tensor) -> Tensor:
-        """[S, Jc + Jo]: log of the number of edges from each sender, -inf from an unlit condition."""
+    def _log_edges(self, words: Tensor, operator: Tensor) -> Tensor:
+        """[S, J]: log of the number of edges from each sender, -inf from an unlit condition."""
         log_edges = self.log_edges[operator]
-        silent = lit.gather(1, self.condition[operator]) == 0
-        log_edges[:, : silent.shape[1]].masked_fill_(silent, -torch.inf)
+        lit = self.conditions.lit(words, self.condition[operator])
+        log_edges[:, : lit.shape[1]].masked_fill_(~lit, -torch.inf)
         return log_edges
+
+
+def _keys(operator: Tensor, bits: Tensor) -> Tensor:
+    """[R, J] and [R, J, W] -> [R * J, 1 + W]."""
+    return torch.cat([operator[..., None], bits], dim=-1).flatten(0, 1)
 
 
 def _senders(edges: Tensor, receivers: int) -> tuple[Tensor, Tensor]:
@@ -264,14 +283,3 @@ def _senders(edges: Tensor, receivers: int) -> tuple[Tensor, Tensor]:
         log_edges[receiver, filled[receiver]] = number
         filled[receiver] += 1
     return senders, log_edges
-
-
-def _key_matrix(reads: Tensor) -> Tensor:
-    """[P, O] bool -> [keys, P, O] float64: lit @ key numbers the lit ones among the conditions that a column reads."""
-    place = reads.long().cumsum(0) - 1
-    keys = max(1, -(-int(reads.sum(0).max()) // _KEY_BITS))
-    matrix = torch.zeros(keys, *reads.shape, dtype=torch.float64)
-    condition, operator = reads.nonzero(as_tuple=True)
-    place = place[condition, operator]
-    matrix[place // _KEY_BITS, condition, operator] = 2.0 ** (place % _KEY_BITS).double()
-    return matrix

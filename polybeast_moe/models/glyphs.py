@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from nle import nethack
 from torch import Tensor, nn
 
+from polybeast_moe.models.glyphs_inference import GlyphInference
 from polybeast_moe.models.initialise import orthogonal
 
 _KERNEL = 3
@@ -38,13 +39,24 @@ class GlyphCropEncoder(nn.Module):
         self.second = orthogonal(nn.Conv2d(channels, channels, kernel, stride=_STRIDE))
         side = (side - kernel) // _STRIDE + 1
         self.out = orthogonal(nn.Linear(channels * side * side, out_features))
+        self._inference: tuple[int, GlyphInference] | None = None
 
-    def forward(self, glyph_crop: Tensor) -> Tensor:
-        """[N, C, C] -> [N, out_features], after a ReLU."""
-        table = self.glyph.weight + F.embedding(self.group_of_glyph, self.group.weight)
-        squares = F.embedding(glyph_crop.int(), table).permute(0, 3, 1, 2)
+    def forward(self, glyph_crop: Tensor, weights_version: int | None = None) -> Tensor:
+        """[N, C, C] -> [N, out_features], after a ReLU.
+
+        With `weights_version` and without gradients, what only depends on the weights is kept until it changes.
+        """
+        if weights_version is not None and not torch.is_grad_enabled() and not glyph_crop.is_cuda:
+            if self._inference is None or self._inference[0] != weights_version:
+                self._inference = weights_version, GlyphInference(self.table(), self.first, self.second, self.out)
+            return self._inference[1](glyph_crop)
+        squares = F.embedding(glyph_crop.int(), self.table()).permute(0, 3, 1, 2)
         hidden = F.relu(self.second(F.relu(self.first(squares))))
         return F.relu(self.out(hidden.flatten(1)))
+
+    def table(self) -> Tensor:
+        """[MAX_GLYPH + 1, embedding]: each glyph's embedding and its group's."""
+        return self.glyph.weight + F.embedding(self.group_of_glyph, self.group.weight)
 
 
 def glyph_groups() -> Tensor:

@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polybeast_moe.config import GraphConfig
+from polybeast_moe.models.conditions import PackedConditions
 from polybeast_moe.models.distinct import distinct_rows
-from polybeast_moe.models.gat import DistinctGraphAttention, GraphAttentionStack, sum_by_pattern
+from polybeast_moe.models.gat import DistinctGraphAttention, GraphAttentionStack, NodeCounts, sum_by_pattern
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.memory import Memory
 from polybeast_moe.models.message_edges import message_edges
@@ -22,7 +24,6 @@ from polybeast_moe.models.message_edges import message_edges
 if TYPE_CHECKING:
     from polybeast_moe.graph import KnowledgeGraph
 
-_WORD = 64
 _SCORE_CAP = 20.0  # scores are capped softly, so that their exponentials can be summed as they are
 
 
@@ -38,28 +39,15 @@ class GraphReadout(NamedTuple):
 class GraphStream(nn.Module):
     """Two layers of graph attention over the knowledge graph and a readout over its operators."""
 
-    word: Tensor
-    bit: Tensor
-    bound: Tensor
-    mask: Tensor
     share: Tensor
     absent: Tensor
 
     def __init__(self, config: GraphConfig, graph: KnowledgeGraph, experts: Sequence[str]) -> None:
         super().__init__()
-        bits = torch.tensor([-1 if bit is None else bit for bit in graph.condition_bits], dtype=torch.int64)
-        bound = bits >= 0  # a condition that the engine cannot evaluate is never lit
-        bits = bits.clamp(min=0)
-        words = int(bits.max()) // _WORD + 1
-        self.register_buffer("word", bits // _WORD, persistent=False)
-        self.register_buffer("bit", bits % _WORD, persistent=False)
-        self.register_buffer("bound", bound.float(), persistent=False)
-        # Bits are distinct, so that their sum is their union.
-        mask = torch.zeros(words, dtype=torch.int64).index_add_(0, self.word, bound.long() << self.bit)
-        self.register_buffer("mask", mask, persistent=False)
         self.hidden, self.heads = config.hidden, config.heads
         self.deduplicate = True
         self.attention = _attention(config, graph)
+        self.conditions = self.attention.conditions
         own = torch.tensor([[operator.expert == expert for expert in experts] for operator in graph.operators])
         share = own / own.sum(0).clamp(min=1)
         self.register_buffer("share", share, persistent=False)  # [O, E]: 1 / the expert's operators on its own, else 0
@@ -74,33 +62,25 @@ class GraphStream(nn.Module):
         With `weights_version` and without gradients, results are kept per pattern and used again as long as the version
         stays the same: whoever passes it changes it with every change of the weights.
         """
-        words = self.relevant(conditions)
+        words = self.conditions.relevant(conditions)
         if weights_version is not None and not torch.is_grad_enabled():
             return self._split(self.memory.recall(words, weights_version, self._remembering))
         if not self.deduplicate:
             return self._split(self.patterns(words))
-        first, number = distinct_rows(words.unbind(1))
+        first, number = distinct_rows(words)
         return self._split(self.patterns(words[first]).index_select(0, number))
 
     def patterns(self, words: Tensor) -> Tensor:
         """Packed patterns [U, W] -> [U, hidden + E]: intent and prior side by side."""
-        operators = self.attention(self.unpack(words))
+        operators = self.attention(words)
         return self._read_out(sum_by_pattern(self._terms(operators.states, operators.operator), operators.row))
 
     def _remembering(self, words: Tensor) -> Tensor:
         """As `patterns`, with what the memory holds."""
-        if not isinstance(self.attention, DistinctGraphAttention) or len(self.attention.far) > 1:
+        if not isinstance(self.attention, DistinctGraphAttention):
             return self.patterns(words)
-        return self._read_out(sum_by_pattern(*self.memory.terms(self.attention, self.unpack(words), self._terms)))
-
-    def unpack(self, words: Tensor) -> Tensor:
-        """Packed words [N, W] -> lit conditions [N, P], 0 or 1 in float32."""
-        return (words.index_select(1, self.word) >> self.bit).bitwise_and_(1) * self.bound
-
-    def pack(self, lit: Tensor) -> Tensor:
-        """Lit conditions [N, P] (0 or 1) -> packed words [N, W] int64, as the engine writes them."""
-        bits = (lit * self.bound).long() << self.bit
-        return bits.new_zeros(len(lit), len(self.mask)).index_add_(1, self.word, bits)
+        terms, row = self.memory.terms(self.attention, words, self._terms)
+        return self._read_out(F.embedding_bag(row, terms, mode="sum"))
 
     def _terms(self, states: Tensor, operator: Tensor) -> Tensor:
         """What operator states [S, hidden] add to the readout: [S, hidden + H + E].
@@ -122,13 +102,10 @@ class GraphStream(nn.Module):
     def _split(self, both: Tensor) -> GraphReadout:
         return GraphReadout(*both.tensor_split([self.hidden], dim=1))
 
-    def relevant(self, conditions: Tensor) -> Tensor:
-        """The packed conditions with only the words and bits that this graph reads."""
-        return conditions[:, : len(self.mask)] & self.mask
-
 
 def _attention(config: GraphConfig, graph: KnowledgeGraph) -> GraphAttentionStack:
-    sizes = (len(graph.conditions), len(graph.operators), message_edges(graph), config.hidden, config.heads)
+    nodes = NodeCounts(len(graph.conditions), len(graph.effects), len(graph.operators))
+    sizes = (nodes, PackedConditions(graph.condition_bits), message_edges(graph), config.hidden, config.heads)
     if config.implementation == "pyg":
         from polybeast_moe.models.gat_pyg import PygGraphAttention
 

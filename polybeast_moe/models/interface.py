@@ -40,7 +40,7 @@ class PolicyOutput(NamedTuple):
     alpha_entropy: Tensor
     """[N]: H(alpha) in nats."""
     expert_logits: Tensor
-    """[N, E, A]: what each expert alone would say."""
+    """[N, E, A]: what each expert alone would say; zeros where it has no weight and so did not run."""
     state: Tensor | None
     """[B, S]: recurrent state after the last step; what was given where there is no recurrent core."""
     states: Tensor | None
@@ -67,7 +67,7 @@ class Policy(nn.Module, ABC):
     ) -> PolicyOutput:
         """Runs the policy on N = T * B rows, time first; `first` [T, B] is True where an episode begins."""
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def infer(
         self,
         observation: Observation,

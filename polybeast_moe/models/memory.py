@@ -6,13 +6,16 @@ neighbourhoods seen before. Both are kept: the results of each pattern, what eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from polybeast_moe.models.distinct import distinct_rows
-from polybeast_moe.models.gat import DistinctGraphAttention, Prepared
+from polybeast_moe.models.distinct import RowNumbers
+from polybeast_moe.models.gat import DistinctGraphAttention
+from polybeast_moe.models.gat_inference import OperatorInference
+
+StatesOf = Callable[[Tensor, Tensor], Tensor]
 
 
 class Memory:
@@ -21,70 +24,79 @@ class Memory:
     def __init__(self, limit: int = 65_536) -> None:
         self.limit = limit
         self._version: int | None = None
-        self._rows: dict[tuple[int, ...], int]  # of the results, by pattern
-        self._results: Tensor
-        self._prepared: Prepared | None
-        self._numbers: Tensor  # of the neighbourhoods, ascending
-        self._terms: Tensor
-        self._forget()
+        self._states: StatesOf | None = None
+        self._results, self._terms = _Store(), _Store()
 
     def __len__(self) -> int:
         """Number of patterns."""
-        return len(self._rows)
+        return len(self._results)
 
     def recall(self, words: Tensor, version: int, compute: Callable[[Tensor], Tensor]) -> Tensor:
         """Patterns [N, W] -> results [N, F], calling `compute` for those not met at this version of the weights."""
-        if version != self._version or len(self._rows) > self.limit or len(self._numbers) > self.limit:
-            self._version = version
-            self._forget()
-        patterns = [tuple(pattern) for pattern in words.tolist()]
-        fresh = {pattern: row for row, pattern in enumerate(patterns) if pattern not in self._rows}
-        if fresh:
-            self._append(fresh, compute(words[list(fresh.values())]))
-        return self._results[[self._rows[pattern] for pattern in patterns]]
+        if version != self._version or max(len(self._results), len(self._terms)) > self.limit:
+            self._version, self._states = version, None
+            self._results, self._terms = _Store(), _Store()
+        number = self._results.number(words, lambda fresh: compute(words.index_select(0, fresh)))
+        return self._results.rows.index_select(0, number)
 
     def terms(
-        self, attention: DistinctGraphAttention, lit: Tensor, compute: Callable[[Tensor, Tensor], Tensor]
+        self, attention: DistinctGraphAttention, words: Tensor, compute: Callable[[Tensor, Tensor], Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """Looks up the operators' neighbourhoods in lit conditions [U, P] and computes those that are new.
+        """Looks up the operators' neighbourhoods in patterns [U, W] and computes those that are new.
 
         Args:
-            attention: whose neighbourhoods take one number each.
-            lit: [U, P].
+            attention: whose neighbourhoods they are.
+            words: [U, W].
             compute: states [S, hidden] and operators [S] -> terms [S, F].
 
         Returns:
             All terms kept [R, F], and the row that each operator has in each pattern [U, O].
         """
-        (numbers,) = attention.neighbourhoods(lit)
-        if self._prepared is None:
-            self._prepared = attention.prepare()
-            self._numbers = numbers.new_full((1,), -1)  # no neighbourhood's: something to compare with
-            self._terms = lit.new_zeros(1, 1)
-        row = torch.searchsorted(self._numbers, numbers).clamp_(max=len(self._numbers) - 1)
-        new = self._numbers[row] != numbers
-        if new.any():
-            pattern, operator = new.nonzero(as_tuple=True)
-            found, _ = distinct_rows([numbers[new]])
-            pattern, operator = pattern[found], operator[found]
-            terms = compute(attention.states_of(lit[pattern], operator, self._prepared), operator)
-            self._numbers, order = torch.cat([self._numbers, numbers[pattern, operator]]).sort()
-            self._terms = torch.cat([self._terms.expand(-1, terms.shape[1]), terms])[order]
-            row = torch.searchsorted(self._numbers, numbers)
-        return self._terms, row
+        if self._states is None:
+            self._states = _states_of(attention)
+        states_of = self._states
 
-    def _forget(self) -> None:
-        self._rows = {}
-        self._results = torch.empty(0, 0)
-        self._prepared = None
-        self._numbers, self._terms = torch.empty(0, dtype=torch.int64), torch.empty(0, 0)
+        def terms_of(fresh: Tensor) -> Tensor:
+            pattern, operator = fresh // attention.num_operators, fresh % attention.num_operators
+            return compute(states_of(words.index_select(0, pattern), operator), operator)
 
-    def _append(self, patterns: Iterable[tuple[int, ...]], results: Tensor) -> None:
-        start, end = len(self._rows), len(self._rows) + len(results)
-        if end > len(self._results):
-            grown = results.new_empty(max(1024, 2 * end), results.shape[1])
+        row = self._terms.number(attention.neighbourhoods(words), terms_of)
+        return self._terms.rows, row.view(len(words), -1)
+
+
+def _states_of(attention: DistinctGraphAttention) -> StatesOf:
+    """Packed conditions [S, W] and operators [S] -> states [S, hidden], at the weights of this moment."""
+    if not attention.identity.is_cuda and attention.identity.dtype == torch.float32:
+        return OperatorInference(attention).states
+    prepared = attention.prepare()
+    return lambda words, operator: attention.states_of(words, operator, prepared)
+
+
+class _Store:
+    """One row of results for each distinct key."""
+
+    def __init__(self) -> None:
+        self._numbers: RowNumbers | None = None
+        self._count = 0
+        self.rows = torch.empty(0, 0)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def number(self, keys: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """Keys [N, L] -> the rows of their results [N]; `compute` makes those of the keys [S] that are new."""
+        if self._numbers is None:
+            self._numbers = RowNumbers(keys.shape[1])
+        fresh, number = self._numbers.number(keys)
+        if len(fresh):
+            self._append(compute(fresh))
+        return number
+
+    def _append(self, results: Tensor) -> None:
+        start, self._count = self._count, self._count + len(results)
+        if self._count > len(self.rows):
+            grown = results.new_empty(max(1024, 2 * self._count), results.shape[1])
             if start:
-                grown[:start] = self._results[:start]
-            self._results = grown
-        self._results[start:end] = results
-        self._rows.update(zip(patterns, range(start, end), strict=True))
+                grown[:start] = self.rows[:start]
+            self.rows = grown
+        self.rows[start : self._count] = results

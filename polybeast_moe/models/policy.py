@@ -16,6 +16,7 @@ from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
 from polybeast_moe.models.recurrent import RecurrentCore
 from polybeast_moe.models.router import Router
+from polybeast_moe.models.single_expert import Inputs, single_expert_hidden
 from polybeast_moe.models.status import BlstatsEncoder, MessageEncoder
 from polybeast_moe.ops import expert_mixture
 from polybeast_moe.ops.mixture import Routing
@@ -41,10 +42,10 @@ class VisualStream(nn.Module):
         self.join = orthogonal(nn.Linear(features, config.hidden))
         self.norm = nn.LayerNorm(config.hidden)
 
-    def forward(self, observation: Observation) -> Tensor:
-        """[N, hidden]."""
+    def forward(self, observation: Observation, weights_version: int | None = None) -> Tensor:
+        """[N, hidden]; `weights_version` as in `Policy.forward`."""
         parts = [
-            self.glyphs(observation.glyph_crop),
+            self.glyphs(observation.glyph_crop, weights_version),
             self.blstats(observation.blstats),
             self.previous_action(observation.previous_action),
         ]
@@ -64,19 +65,25 @@ class GraphMoEPolicy(Policy):
         if config.graph.enabled and graph is None:
             raise ValueError("graph.enabled is true: a policy needs its knowledge graph")
         self.num_actions = num_actions
-        self.expert_names = policy.experts
+        self.expert_names = policy.expert_names
+        self.expert_execution = policy.expert_execution
         self.mixture_backend = policy.mixture_backend
         self.expert_intent = policy.expert_intent
         self.operator_prior = policy.router.operator_prior
 
         self.visual = VisualStream(policy, config.env.crop_size, num_actions)
         self.core = RecurrentCore(policy.hidden, policy.lstm) if policy.lstm else None
-        self.graph = GraphStream(config.graph, graph, policy.experts) if config.graph.enabled and graph else None
+        self.graph = GraphStream(config.graph, graph, self.expert_names) if config.graph.enabled and graph else None
         seen = policy.lstm or policy.hidden
         intent = config.graph.hidden if self.graph is not None else 0
-        self.router = Router(policy.router, seen + intent, len(policy.experts))
         features = seen + (intent if policy.expert_intent else 0)
-        self.experts = Experts(features, policy.expert_hidden, num_actions, len(policy.experts))
+        self.router: Router | None = None
+        hidden = policy.expert_hidden
+        if policy.single_expert == "none":
+            self.router = Router(policy.router, seen + intent, len(self.expert_names))
+        else:
+            hidden = single_expert_hidden(policy, Inputs(features, seen + intent, num_actions))
+        self.experts = Experts(features, hidden, num_actions, len(self.expert_names))
         self.value = orthogonal(nn.Linear(seen + intent, 1), LAST_GAIN)
 
     @property
@@ -86,7 +93,7 @@ class GraphMoEPolicy(Policy):
 
     def initial_state(self, batch: int) -> Tensor:
         """[batch, state_size] zeros: the state before the first step of an episode."""
-        return self.router.last.weight.new_zeros(batch, self.state_size)
+        return self.experts.bias_in.new_zeros(batch, self.state_size)
 
     def forward(
         self,
@@ -106,12 +113,12 @@ class GraphMoEPolicy(Policy):
             routing: "softmax" or "sparsemax".
             temperature: divides the bounded router scores; a constant, no gradient flows to it.
             first: [T, B] bool, True where a row is the first of its episode. Needed with a recurrent core only.
-            weights_version: lets inference without gradients keep the graph's results until this number changes.
+            weights_version: lets inference without gradients keep what depends on the weights until it changes.
 
         Raises:
             ValueError: a recurrent core without `first`, or an observation without a message that is to be read.
         """
-        seen = self.visual(observation)
+        seen = self.visual(observation, weights_version)
         states = None
         if self.core is not None:
             if first is None:
@@ -126,8 +133,9 @@ class GraphMoEPolicy(Policy):
             read = self.graph(observation.conditions, weights_version)
             both = torch.cat([seen, read.intent], dim=1)
             prior = read.prior if self.operator_prior else None
-        router_scores = self.router(both, prior)
-        expert_logits = self.experts(both if self.expert_intent else seen)
+        router_scores = both.new_zeros(len(both), 1) if self.router is None else self.router(both, prior)
+        support = self._support(router_scores, routing, temperature)
+        expert_logits = self.experts(both if self.expert_intent else seen, support)
         mixture = expert_mixture(
             router_scores, expert_logits, temperature, routing=routing, backend=self.mixture_backend
         )
@@ -141,3 +149,23 @@ class GraphMoEPolicy(Policy):
             state=state,
             states=states,
         )
+
+    @torch.no_grad()
+    def _support(self, router_scores: Tensor, routing: Routing, temperature: float | Tensor) -> Tensor | None:
+        """Which experts have a weight above zero [N, E], where they shall run for those rows only; else None."""
+        rows, experts = router_scores.shape
+        auto = self.expert_execution == "auto"
+        if self.expert_execution == "dense":
+            return None
+        # Best case: one expert a row. On a GPU, to look at the support is to wait for it.
+        if auto and (routing == "softmax" or router_scores.is_cuda or not self._pays(rows, rows, experts)):
+            return None
+        nothing = router_scores.new_zeros(rows, experts, 1)
+        alpha = expert_mixture(router_scores, nothing, temperature, routing=routing, backend=self.mixture_backend).alpha
+        support = alpha > 0
+        used = int(support.any(0).sum())
+        return support if not auto or self._pays(rows, int(support.sum()), used) else None
+
+    def _pays(self, rows: int, pairs: int, experts: int) -> bool:
+        """Whether `experts` experts for `pairs` (row, expert) pairs take less than all experts for all rows."""
+        return self.experts.sparse_work(pairs, experts) < self.experts.dense_work(rows)

@@ -39,6 +39,8 @@ def bounded(scores: Tensor, bound: float) -> Tensor:
     INWARD_GRADIENT instead of by the derivative. Outward it keeps the true derivative, so that scores do not drift away
     from the bound. Not differentiable twice.
     """
+    if not torch.is_grad_enabled():
+        return torch.tanh(scores / bound) * bound
     result: Tensor = _Bounded.apply(scores, bound)  # type: ignore[no-untyped-call]
     return result
 

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from polybeast_moe.ops.compiled import compiled
 from polybeast_moe.ops.reference import SMALLEST_WEIGHT
 
 # Rows go to more than one thread only when each gets at least this many expert logits, about a quarter of a millisecond
@@ -30,20 +30,8 @@ from polybeast_moe.ops.reference import SMALLEST_WEIGHT
 MIN_LOGITS_PER_THREAD = 131_072
 SHARES_PER_THREAD = 4
 
-_REASSOCIATE = {"reassoc", "contract", "nsz"}  # lets sums be vectorised; NaN and infinity keep their meaning
 
-
-def _compile(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles at first call; the machine code is cached beside the package or in the user's cache directory."""
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _REASSOCIATE}
-    try:
-        compiled: Callable[..., Any] = numba.njit(cache=True, **options)(function)
-    except RuntimeError:  # neither place can be written: every process compiles for itself
-        compiled = numba.njit(**options)(function)
-    return compiled
-
-
-@_compile
+@compiled
 def _shift(scores, stride, temperature, z):
     """z = (scores - max) / temperature in float64; all NaN if any score is NaN or +inf, or if none is finite."""
     largest = scores[0]
@@ -56,7 +44,7 @@ def _shift(scores, stride, temperature, z):
         z[e] = (np.float64(scores[e * stride]) - shift) / temperature
 
 
-@_compile
+@compiled
 def _project(z, alpha):
     """Projection of z (maximum 0) onto the simplex: the support shrinks until it is the set above its own threshold.
 
@@ -79,7 +67,7 @@ def _project(z, alpha):
         alpha[e] = 0.0 if weight <= SMALLEST_WEIGHT else weight
 
 
-@_compile
+@compiled
 def _softmax(z, alpha):
     total = 0.0
     for e in range(z.size):
@@ -90,7 +78,7 @@ def _softmax(z, alpha):
         alpha[e] *= scale
 
 
-@_compile
+@compiled
 def _forward(scores, score_strides, logits, logit_strides, temperature, sparse, mixed, alpha, entropy, begin, end):
     z = np.empty(alpha.shape[1], np.float64)
     for n in range(begin, end):
@@ -113,7 +101,7 @@ def _forward(scores, score_strides, logits, logit_strides, temperature, sparse, 
         entropy[n] = information
 
 
-@_compile
+@compiled
 def _backward(
     alpha,
     logits,
@@ -166,13 +154,7 @@ class _Mixture(torch.autograd.Function):
         ctx: Any, scores: Tensor, logits: Tensor, temperature: float, sparse: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         logits = _unit_last_stride(logits)
-        mixed = logits.new_empty((logits.shape[0], logits.shape[2]))
-        alpha = scores.new_empty(scores.shape)
-        entropy = scores.new_empty(scores.shape[:1])
-        _for_rows(
-            _forward, logits, _flat(scores), scores.stride(), _flat(logits), logits.stride(), temperature, sparse,
-            mixed.numpy(), alpha.numpy(), entropy.numpy(),
-        )  # fmt: skip
+        mixed, alpha, entropy = _mix(scores, logits, temperature, sparse)
         ctx.save_for_backward(alpha, logits)
         ctx.settings = (temperature, sparse)
         return mixed, alpha, entropy
@@ -197,10 +179,23 @@ def mixture(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """[N, E] scores and [N, E, A] logits to ([N, A] mixed logits, [N, E] alpha, [N] entropy)."""
     precise = torch.promote_types(torch.promote_types(router_scores.dtype, expert_logits.dtype), torch.float32)
-    mixed, alpha, entropy = _Mixture.apply(  # type: ignore[no-untyped-call]
-        router_scores.to(precise), expert_logits.to(precise), float(temperature), sparse
-    )
+    scores, logits = router_scores.to(precise), expert_logits.to(precise)
+    if torch.is_grad_enabled():
+        mixed, alpha, entropy = _Mixture.apply(scores, logits, float(temperature), sparse)  # type: ignore[no-untyped-call]
+    else:
+        mixed, alpha, entropy = _mix(scores, _unit_last_stride(logits), float(temperature), sparse)
     return mixed.to(expert_logits.dtype), alpha.to(router_scores.dtype), entropy.to(router_scores.dtype)
+
+
+def _mix(scores: Tensor, logits: Tensor, temperature: float, sparse: bool) -> tuple[Tensor, Tensor, Tensor]:
+    mixed = logits.new_empty((logits.shape[0], logits.shape[2]))
+    alpha = scores.new_empty(scores.shape)
+    entropy = scores.new_empty(scores.shape[:1])
+    _for_rows(
+        _forward, logits, _flat(scores), scores.stride(), _flat(logits), logits.stride(), temperature, sparse,
+        mixed.numpy(), alpha.numpy(), entropy.numpy(),
+    )  # fmt: skip
+    return mixed, alpha, entropy
 
 
 def _unit_last_stride(tensor: Tensor) -> Tensor:

@@ -37,7 +37,7 @@ def rollout_layout(config: RunConfig, state_size: int) -> _C.RolloutLayout:
         unroll=config.runtime.unroll,
         games=config.runtime.games_per_group,
         actions=len(ACTIONS),
-        experts=len(config.policy.experts),
+        experts=len(config.policy.expert_names),
         state=state_size,
         crop=config.env.crop_size,
         store_glyphs=config.env.store_glyphs,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from nle import nethack
 
@@ -35,6 +36,19 @@ def test_glyphs_of_a_group_share_what_it_learns() -> None:
     torch.testing.assert_close(first, second)
 
 
+@pytest.mark.parametrize("crop", [3, 5, 9, 11])
+def test_inference_encodes_a_crop_as_training_does(crop: int) -> None:
+    encoder = GlyphCropEncoder(crop_size=crop, embedding=4, channels=6, out_features=8)
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    crops = torch.randint(0, nethack.MAX_GLYPH + 1, (7, crop, crop)).short()
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(crops, weights_version=1), encoder(crops), rtol=1e-4, atol=1e-5)
+        encoder.glyph.weight += 1
+        torch.testing.assert_close(encoder(crops, weights_version=2), encoder(crops), rtol=1e-4, atol=1e-5)
+    assert encoder(crops, weights_version=2).requires_grad
+
+
 def test_every_square_of_the_crop_is_seen() -> None:
     encoder = GlyphCropEncoder(crop_size=9, embedding=4, channels=8, out_features=16)
     crops = torch.full((82, 9, 9), nethack.GLYPH_CMAP_OFF, dtype=torch.int16)
@@ -64,6 +78,15 @@ def test_blstats_are_normalised_by_the_table() -> None:
     assert ratios.tolist() == [0.25, 0.0]
     assert states.nonzero().flatten().tolist() == [1, 7, 13]  # not hungry, unencumbered, Dungeons of Doom
     assert mask.nonzero().flatten().tolist() == [0, 5]
+
+
+def test_machine_code_encodes_as_torch_does() -> None:
+    blstats = torch.randint(-200, 500, (50, 27))
+    blstats[0] = 0
+    torch.testing.assert_close(BlstatsEncoder()(blstats), BlstatsEncoder().by_torch(blstats))
+    messages = torch.randint(0, 256, (50, 256)).byte()
+    messages[0] = 65
+    torch.testing.assert_close(MessageEncoder()(messages), MessageEncoder().by_torch(messages))
 
 
 def test_message_is_a_bag_of_characters() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,11 +12,16 @@ from small import CONDITIONS, random_conditions, randomise
 from torch import Tensor
 
 from polybeast_moe.config import SEMANTIC_EXPERTS, RunConfig
-from polybeast_moe.graph import KnowledgeGraph
+from polybeast_moe.config_files import resolve_data_file
+from polybeast_moe.graph import KnowledgeGraph, load_graph
 from polybeast_moe.models import gat, message_edges
 from polybeast_moe.models.graph_stream import GraphStream
 
 MakeConfig = Callable[..., RunConfig]
+GRAPHS = (
+    Path(resolve_data_file("graphs/nethack.yaml")),
+    Path(__file__).resolve().parents[3] / "shared" / "data" / "hypergraph_gat_structure.json",
+)
 
 
 def make_stream(make_config: MakeConfig, graph: KnowledgeGraph, implementation: str = "batched") -> GraphStream:
@@ -49,20 +55,36 @@ def test_equals_pyg_forward_and_backward(make_config: MakeConfig, graph: Knowled
     assert_same(results(ours, conditions), results(pyg, conditions))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda path: path.name)
+def test_equals_pyg_on_whole_graphs(make_config: MakeConfig, path: Path) -> None:
+    if not path.exists():
+        pytest.skip("the reference graph is not here")
+    whole = load_graph(path)
+    ours, pyg = make_stream(make_config, whole), make_stream(make_config, whole, "pyg")
+    pyg.load_state_dict(ours.state_dict())
+    conditions = random_conditions(12, distinct=6, words=len(ours.conditions.mask))
+    assert_same(results(ours, conditions), results(pyg, conditions))
+
+
 def test_is_gat_by_its_definition(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
     """One pattern, node by node and head by head, as the paper writes it."""
     stream = make_stream(make_config, graph)
     attention = stream.attention
     conditions = random_conditions(1, 1)
-    lit = stream.unpack(conditions)[0].tolist()
+    lit = stream.conditions.unpack(conditions)[0].tolist()
     operators = range(CONDITIONS, CONDITIONS + len(graph.operators))
-    edges = list(zip(graph.edges.source.tolist(), graph.edges.target.tolist(), strict=True))
-    senders = {node: [node] for node in range(CONDITIONS + len(graph.operators))}
-    for source, target in edges:
+    senders = {node: [node] for node in range(graph.num_nodes)}
+    for source, target in zip(graph.edges.source.tolist(), graph.edges.target.tolist(), strict=True):
         if target in operators and source != target and (source in operators or lit[source]):
             senders[target].append(source)
+        if source in operators and target not in operators:
+            senders[source].append(target)  # an operator hears the effects that it leads to
 
-    states = attention.inputs()
+    # Attention numbers the effects before the operators, the graph after them.
+    order = torch.cat([torch.arange(CONDITIONS), torch.arange(len(graph.operators)) + attention.num_fixed])
+    order = torch.cat([order, torch.arange(CONDITIONS, attention.num_fixed)])
+    states = attention.inputs()[order]
     for layer, norm in ((attention.first, attention.first_norm), (attention.second, attention.second_norm)):
         heads, width = layer.att_src.shape[1:]
         values = layer.lin(states).view(-1, heads, width)
@@ -81,8 +103,8 @@ def test_is_gat_by_its_definition(make_config: MakeConfig, graph: KnowledgeGraph
             rows.append(torch.cat(parts))
         states = norm(states + torch.relu(torch.stack(rows) + layer.bias))
 
-    found = attention(stream.unpack(conditions))
-    torch.testing.assert_close(found.states[found.row[0]], states[CONDITIONS:], rtol=1e-4, atol=1e-5)
+    found = attention(stream.conditions.relevant(conditions))
+    torch.testing.assert_close(found.states[found.row[0]], states[list(operators)], rtol=1e-4, atol=1e-5)
 
 
 def test_leaving_out_repeats_changes_nothing(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
@@ -103,18 +125,6 @@ def test_both_ways_of_summing_over_operators_agree(
     assert_same(multiplied, results(stream, conditions))
 
 
-def test_neighbourhoods_of_many_conditions_are_told_apart(
-    make_config: MakeConfig, graph: KnowledgeGraph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    conditions = random_conditions(30, distinct=30)
-    whole = make_stream(make_config, graph)
-    monkeypatch.setattr(gat, "_KEY_BITS", 2)  # several numbers a neighbourhood instead of one
-    split = make_stream(make_config, graph)
-    split.load_state_dict(whole.state_dict())
-    assert split.attention.near.shape[0] > whole.attention.near.shape[0]
-    assert_same(results(split, conditions), results(whole, conditions))
-
-
 def test_bits_are_read_in_the_engines_order(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
     stream = make_stream(make_config, graph)
     for node, bit in enumerate(graph.condition_bits):
@@ -122,12 +132,12 @@ def test_bits_are_read_in_the_engines_order(make_config: MakeConfig, graph: Know
         if bit is None:
             continue
         words[0, bit // 64] = (1 << (bit % 64)) - (1 << 64 if bit % 64 == 63 else 0)
-        assert stream.unpack(words)[0].nonzero().flatten().tolist() == [node]
-        assert torch.equal(stream.pack(stream.unpack(words).long()), words)
+        assert stream.conditions.unpack(words)[0].nonzero().flatten().tolist() == [node]
+        assert torch.equal(stream.conditions.pack(stream.conditions.unpack(words).long()), words)
 
 
 def test_a_condition_that_the_engine_does_not_know_is_never_lit(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
-    lit = make_stream(make_config, graph).unpack(torch.full((1, 2), -1))
+    lit = make_stream(make_config, graph).conditions.unpack(torch.full((1, 2), -1))
     assert lit[0, graph.condition_bits.index(None)] == 0
     assert lit.sum() == CONDITIONS - 1
 
@@ -138,14 +148,28 @@ def test_a_condition_matters_exactly_where_it_has_an_operator(make_config: MakeC
     dark = stream(torch.zeros(1, 2, dtype=torch.int64)).intent
     for node in range(CONDITIONS):
         one = torch.nn.functional.one_hot(torch.tensor([node]), CONDITIONS)
-        changed = not torch.allclose(stream(stream.pack(one)).intent, dark, atol=1e-6)
+        changed = not torch.allclose(stream(stream.conditions.pack(one)).intent, dark, atol=1e-6)
         assert changed == (node in heard and graph.condition_bits[node] is not None)
+
+
+def test_an_effect_matters_exactly_where_an_operator_leads_to_it(
+    make_config: MakeConfig, graph: KnowledgeGraph
+) -> None:
+    stream = make_stream(make_config, graph)
+    first = CONDITIONS + len(graph.operators)
+    led_to = {target - first for target in graph.edges.target.tolist() if target >= first}
+    conditions = random_conditions(4, 4)
+    stream(conditions).intent.sum().backward()
+    assert stream.attention.identity.grad is not None
+    gradient = stream.attention.identity.grad[CONDITIONS : CONDITIONS + len(graph.effects)].abs().sum(1)
+    assert set(gradient.nonzero().flatten().tolist()) == led_to
+    assert led_to
 
 
 def test_prior_is_the_log_mean_exp_of_an_experts_operators(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
     stream = make_stream(make_config, graph)
     conditions = random_conditions(6, 6)
-    found = stream.attention(stream.unpack(conditions))
+    found = stream.attention(stream.conditions.relevant(conditions))
     scores = 20 * torch.tanh(stream.read(found.states) / 20)[found.row][..., -1]  # capped softly at 20
     prior = stream(conditions).prior
     for index, expert in enumerate(SEMANTIC_EXPERTS):
