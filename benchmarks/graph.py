@@ -5,14 +5,14 @@
 
 The rows of one batch are 32 consecutive steps of 64 games, as in training (`play.py`). Every form runs forward and
 backward on one thread; figures are the process's own processor time, the best of `--repeats` rounds in which all forms
-take turns. Peers run on at most 128 of the distinct patterns and are scaled to the batch, as their cost is linear in it:
+take turns. Peers run on at most 128 of the distinct patterns and are scaled to the batch: their cost is linear in it.
 
 * PyG mini-batching: one copy of the graph for every row, or for every distinct pattern ("repeats removed").
-* dense attention: scores of all operators by all nodes under a mask, for every distinct pattern; with `--compile` through
-  torch.compile (a C++ compiler and half a minute), else eager.
+* dense attention: scores of all operators by all nodes under a mask, for every distinct pattern; with `--compile`
+  through torch.compile (needs a C++ compiler and half a minute), else eager.
 
-The factor per pattern has the distinct patterns on both sides; the factor in all has every row in the mini-batch and the
-best of ours. All forms compute the same readout; the dense one is checked against ours before it is timed.
+The factor per pattern has the distinct patterns on both sides; the factor in all has every row in the mini-batch. All
+forms compute the same readout; the dense one is checked against ours before it is timed.
 """
 
 from __future__ import annotations
@@ -68,9 +68,11 @@ class DenseAttention(GraphAttentionStack):
         self.register_buffer("log_counts", counts.log(), persistent=False)  # -inf where there is no edge
 
     def layer(self, hidden: int, heads: int) -> nn.Module:
+        """Parameters only."""
         return GraphAttention(hidden, heads)
 
     def operator_states(self, words: Tensor) -> OperatorStates:
+        """Packed conditions [U, W] -> operator states."""
         lit = self.conditions.unpack(words)
         silent = torch.cat([lit.log(), lit.new_zeros(len(lit), len(self.identity) - lit.shape[1])], dim=1)
         mask = self.log_counts + silent[:, None]  # [U, O, nodes]

@@ -1,7 +1,7 @@
 """Observations of real play for benchmarks: 64 games, uniformly random actions or a trained policy's.
 
-    python benchmarks/play.py --out random.pt
-    python benchmarks/play.py --run RUN_DIR --out trained.pt        # the run's newest snapshot plays
+python benchmarks/play.py --out random.pt
+python benchmarks/play.py --run RUN_DIR --out trained.pt        # the run's newest snapshot plays
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Player = Callable[[Rollout, int], Tensor]
 def random_player(seed: int = 0) -> Player:
     """Uniformly random actions."""
     generator = torch.Generator().manual_seed(seed)
-    return lambda rollout, t: torch.randint(len(ACTIONS), (GAMES,), generator=generator)
+    return lambda _rollout, _t: torch.randint(len(ACTIONS), (GAMES,), generator=generator)
 
 
 def trained_player(run_dir: Path, seed: int = 0) -> tuple[Player, RunConfig]:

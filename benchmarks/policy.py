@@ -40,7 +40,9 @@ SUPPORT = 2.0
 
 
 def make_policy(graph: KnowledgeGraph, experts: int = 4, execution: str = "auto") -> GraphMoEPolicy:
-    names = RunConfig.model_fields["policy"].default.experts if experts == 4 else [f"expert_{i}" for i in range(experts)]
+    names = (
+        RunConfig.model_fields["policy"].default.experts if experts == 4 else [f"expert_{i}" for i in range(experts)]
+    )
     config = RunConfig.model_validate(
         {
             "policy": {"experts": names, "expert_execution": execution},
