@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
-.PHONY: install train test lint format clean
+.PHONY: install train test chaos lint format clean
 
 install: .venv/.built
 
@@ -22,6 +22,9 @@ train: install
 
 test: install
 	$(BIN)/pytest
+
+chaos: install
+	$(BIN)/python benchmarks/chaos.py
 
 lint: install
 	$(BIN)/ruff check .

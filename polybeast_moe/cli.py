@@ -116,6 +116,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
     check_nle()
     config = load_config(arguments.config, arguments.overrides)
+    if arguments.run_dir == "":
+        raise UserError("--run-dir is empty: name a folder, or leave it out")
     path = arguments.run_dir or config.run_dir
     if arguments.resume_or_start:
         if path is None:
@@ -128,7 +130,7 @@ def _train(arguments: argparse.Namespace) -> int:
     with RunDirectory.create(path, config) as run:
         try:
             return train(config, run, None)
-        except UserError:  # a foreign graph, for example: as if it had never been tried
+        except Exception:  # a foreign graph, for example: without a snapshot it is as if it had never been tried
             run.withdraw()
             raise
 
@@ -154,8 +156,8 @@ def _go_on(path: str, config: RunConfig, start_without_snapshot: bool) -> int:
             print(f"polybeast-moe: snapshot {broken} passed over: {reason}", file=sys.stderr)
         if snapshot is None and (passed_over or not start_without_snapshot):
             raise UserError(f"run directory {path}: no good snapshot to go on from; start anew in another directory")
-        run.write_config(config)
         if snapshot is None:
+            run.write_config(config)
             run.clear_records()
         from polybeast_moe.trainer import train
 

@@ -28,6 +28,14 @@ from polybeast_moe.errors import nearest
 SEMANTIC_EXPERTS = ("survival", "combat", "exploration", "general")
 
 
+CHARACTER_ROLES = ["arc", "bar", "cav", "hea", "kni", "mon", "pri", "rog", "ran", "sam", "tou", "val", "wiz"]
+CHARACTER_WORDS = {
+    "race": ["hum", "elf", "dwa", "gno", "orc"],
+    "alignment": ["law", "neu", "cha"],
+    "gender": ["mal", "fem"],
+}
+"""NetHack 3.6's abbreviations (role.c), as NLE's `character` takes them: mon-hum-neu-mal."""
+
 MISFIT = "misfit"
 
 
@@ -46,7 +54,7 @@ class EnvConfig(Section):
     """Which NetHack is played. Options are NLE's own (`nle.env.base.NLE`, `nle.env.tasks`)."""
 
     task: Literal["NetHackScore-v0"] = "NetHackScore-v0"
-    character: str = Field("mon-hum-neu-mal", pattern=r"^(@|[a-z]{3}(-[a-z]{3})*)$")
+    character: str = "mon-hum-neu-mal"
     max_episode_steps: PositiveInt = 5000
     clock: int | Literal["real"] = 1_600_000_000
     penalty_step: float = -0.01
@@ -54,6 +62,19 @@ class EnvConfig(Section):
     crop_size: int = Field(9, ge=3, le=21, description="side of the egocentric glyph crop, odd, in map squares")
     store_glyphs: bool = Field(False, description="keep the whole 21 x 79 glyph map in rollouts beside the crop")
     store_inventory: bool = Field(False, description="keep the inventory's glyphs, letters and classes in rollouts")
+
+    @field_validator("character")
+    @classmethod
+    def _known_character(cls, value: str) -> str:
+        role, *rest = value.split("-")
+        kinds = [{kind for kind, words in CHARACTER_WORDS.items() if word in words} for word in rest]
+        known = value == "@" or role in CHARACTER_ROLES
+        if not known or not all(kinds) or len(set().union(*kinds)) != len(rest):
+            raise ValueError(
+                f"{value!r} is no character: @ (random), or a role ({' '.join(CHARACTER_ROLES)}) and, after hyphens, "
+                f"at most one each of {', '.join(' '.join(words) for words in CHARACTER_WORDS.values())}"
+            )
+        return value
 
     @field_validator("crop_size")
     @classmethod
@@ -72,7 +93,7 @@ class RuntimeConfig(Section):
 
     mode: Literal["asynchronous", "inline"] = "asynchronous"
     actors: PositiveInt | None = Field(None, le=1024)
-    groups: int = Field(2, ge=1, le=64, description="groups an actor alternates between")
+    groups: PositiveInt = Field(2, le=64, description="groups an actor alternates between")
     games_per_group: PositiveInt = 32
     unroll: PositiveInt = 32
     threads: PositiveInt | None = Field(None, description="torch threads of the learner")
@@ -141,11 +162,14 @@ class PolicyConfig(Section):
         return self.experts if self.single_expert == "none" else ("single",)
 
 
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(Section):
     """Adam(W) (Kingma & Ba 2015) or RMSProp as IMPALA used it (Espeholt et al. 2018)."""
 
     name: Literal["adam", "adamw", "rmsprop"] = "adam"
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     alpha: float = Field(0.99, gt=0, lt=1, description="RMSProp's smoothing")
     eps: PositiveFloat = 1e-6
     weight_decay: float = Field(0.0, ge=0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import fcntl
 import shutil
 import statistics
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -20,20 +22,25 @@ from polybeast_moe.errors import RunFailed, UserError
 from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
 from polybeast_moe.graph import KnowledgeGraph, load_graph
-from polybeast_moe.learning.learner import Learner
+from polybeast_moe.learning.learner import Learner, UpdateReport
 from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, advance, phase_progress
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.console import Console, Status
 from polybeast_moe.monitoring.metrics import MetricsWindow
 from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
 from polybeast_moe.monitoring.sinks import CsvSink, Sink, Sinks
+from polybeast_moe.ops.backends import select_mixture
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.asynchronous import AsynchronousRuntime
+from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.defaults import with_defaults
 from polybeast_moe.runtime.inline import InlineRuntime
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process
 from polybeast_moe.runtime.rollouts import Rollout, make_batch
 from polybeast_moe.snapshots import Snapshot, load, prune, save
+
+_GAMES_PREFIX = "polybeast-moe-"
+_GIVE_UP_AFTER_SKIPPED = 100  # updates in a row
 
 
 def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) -> int:
@@ -43,11 +50,10 @@ def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) 
     """
     keep_freed_memory()
     name_process("pbm-learner-0")
-    config = config.model_copy(update={"runtime": with_defaults(config.runtime, usable_cores())})
-    torch.set_num_threads(config.runtime.threads or 1)
+    torch.set_num_threads(with_defaults(config.runtime, usable_cores()).threads or 1)
     package = check_nle()
     snapshot = load(resume) if resume is not None else None
-    games = _games_directory(run_dir.path)
+    games, lock = _make_games_directory()
     try:
         with StopRequests() as stop, Console() as console:
             trainer = Trainer(config, run_dir, package, games, console, snapshot)
@@ -56,9 +62,10 @@ def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) 
             finally:
                 trainer.close()
             if not stop():
-                measure_random_policy(config, package, games, run_dir.path, console.log, stop)
+                _measure_random_policy(config, package, games, run_dir.path, console, stop)
     finally:
         shutil.rmtree(games, ignore_errors=True)
+        lock.close()
     if stop():
         print(f"Stopped by a signal. Go on with: polybeast-moe resume {run_dir.path}")
         return 128 + (stop.signal_number or 0)
@@ -83,11 +90,14 @@ class Trainer:
         snapshot: Snapshot | None = None,
     ) -> None:
         """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from."""
-        self._config = config
-        self._run_dir = run_dir.path
+        self._config = config.model_copy(update={"runtime": with_defaults(config.runtime, usable_cores())})
+        self._given = config
+        self._run_dir = run_dir
         self._console = console
         self._counters = Counters()
         self._controller = ControllerState()
+        self._starts = 0
+        self._skipped_in_a_row = 0
         self._began = time.monotonic()
         self._meter = ProcessMeter()
         self._last_row: dict[str, Any] = {}
@@ -96,6 +106,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         graph = _load_graph(config)
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
+        select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
         self._learner = Learner(self._policy, config.learner)
         self._window = MetricsWindow(config.policy.expert_names)
         self._sinks = Sinks(_sinks(config, run_dir.path), console.log)
@@ -103,12 +114,14 @@ class Trainer:
             self._restore(snapshot)
         self._runtime = self._make_runtime(package, games)
         if snapshot is not None:
-            self._runtime.generator.set_state(_from_hex(snapshot.state["action_random_state"]))
-        self._timed = (0.0, 0.0)
+            self._runtime.restore(snapshot.state["runtime"])
+        self._busy = self._runtime.busy_seconds()
 
     def run(self, stop: StopRequests) -> None:
         """Trains until the curriculum ends or `stop` is asked for; the last act is a snapshot."""
         settings = self._advance({})
+        self._tell_runtime(settings)
+        self._wait_for_start_up(stop)
         while not self._controller.finished and not stop():
             self._tell_runtime(settings)
             rollouts = self._runtime.collect(stop)
@@ -117,22 +130,31 @@ class Trainer:
             diagnostics = self._learn(rollouts, settings)
             before, settings = settings, self._advance(diagnostics)
             phase_ended = settings.phase != before.phase or self._controller.finished
-            self._report(before, stop=phase_ended)
+            self._report(before, due=phase_ended)
             if phase_ended:
                 self._save("phase_end")
             elif time.monotonic() - self._snapshot_at >= self._config.snapshots.every_seconds:
                 self._save("periodic")
         if stop():
-            self._report(settings, stop=self._counters.frames > self._last_row.get("frames", 0))
+            self._console.log("stopping: a snapshot is taken; a second signal would end the run without it")
+            self._report(settings, due=self._window.frames > 0)
             self._save("signal")
+
+    def _wait_for_start_up(self, stop: StopRequests) -> None:
+        """Starts games and processes; the run's clock stands still meanwhile."""
+        began = time.monotonic()
+        self._runtime.start(stop)
+        waited = time.monotonic() - began
+        self._began += waited
+        self._row_at = self._snapshot_at = time.monotonic()
 
     def close(self) -> None:
         """Ends the games and closes every file."""
         self._runtime.close()
         self._sinks.close()
 
-    def _make_runtime(self, package: NlePackage, games: Path) -> InlineRuntime | AsynchronousRuntime:
-        first_episode = self._counters.episodes  # more than any one game has played: no seed comes twice
+    def _make_runtime(self, package: NlePackage, games: Path) -> Runtime:
+        first_episode = self._starts << 40  # every start of the run numbers its episodes anew: no seed comes twice
         if self._config.runtime.mode == "inline":
             return InlineRuntime(self._config, self._policy, package, games, first_episode=first_episode)
         return AsynchronousRuntime(
@@ -141,7 +163,7 @@ class Trainer:
             package,
             games,
             first_episode=first_episode,
-            log_path=self._run_dir / "run.log",
+            log_path=self._run_dir.log,
             log=self._console.log,
         )
 
@@ -152,8 +174,7 @@ class Trainer:
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
         self._runtime.give_back(rollouts)
         report = self._learner.update(batch, settings)
-        if not report.applied:
-            self._console.log(f"update {self._learner.updates + 1} skipped: its gradient was not finite")
+        self._watch(report)
         frames = batch.steps * batch.games
         number = self._counters.episodes
         self._counters = Counters(self._counters.frames + frames, number + len(episodes), self._counters.updates + 1)
@@ -165,13 +186,25 @@ class Trainer:
                 for i, episode in enumerate(episodes, start=1)
             ]
         )
-        self._window.update(frames, report.diagnostics, report.mean_alpha)
+        if report.applied:
+            self._window.update(frames, report.diagnostics, report.mean_alpha)
         self._window.spent("update", time.perf_counter() - began)
-        engine, inference = self._runtime.engine_seconds, self._runtime.inference_seconds
-        self._window.spent("engine", engine - self._timed[0])
-        self._window.spent("inference", inference - self._timed[1])
-        self._timed = (engine, inference)
+        busy = self._runtime.busy_seconds()
+        for part, seconds in busy.items():
+            self._window.spent(part, seconds - self._busy[part])
+        self._busy = busy
         return report.diagnostics
+
+    def _watch(self, report: UpdateReport) -> None:
+        """Tells of an update that was skipped; gives up after too many in a row."""
+        self._skipped_in_a_row = 0 if report.applied else self._skipped_in_a_row + 1
+        if not report.applied:
+            self._console.log(f"update {self._counters.updates + 1} skipped: its loss or gradient was not finite")
+        if self._skipped_in_a_row == _GIVE_UP_AFTER_SKIPPED:
+            raise RunFailed(
+                f"{_GIVE_UP_AFTER_SKIPPED} updates in a row had no finite gradient: lower learning_rate and resume "
+                "from a snapshot before that"
+            )
 
     def _advance(self, metrics: dict[str, float]) -> Settings:
         """Asks the phase controller for the settings of the next update and keeps its events."""
@@ -196,31 +229,21 @@ class Trainer:
             phase=settings.phase_index,
             routing=settings.routing,
             temperature=settings.temperature,
-            policy_version=self._learner.updates,
+            policy_version=self._learner.version,
         )
 
-    def _report(self, settings: Settings, *, stop: bool) -> None:
-        """Writes a row of metrics when one is due (`stop`: now) and refreshes the console."""
+    def _report(self, settings: Settings, *, due: bool) -> None:
+        """Writes a row of metrics when one is `due`, or after a while, and refreshes the console."""
         now = time.monotonic()
-        if stop or now - self._row_at >= self._config.monitoring.every_seconds:
+        if due or now - self._row_at >= self._config.monitoring.every_seconds:
             self._row_at = now
-            self._last_row = self._window.row(
-                frames=self._counters.frames,
-                episodes=self._counters.episodes,
-                updates=self._counters.updates,
-                wall_seconds=now - self._began,
-                phase=settings.phase,
-                routing=settings.routing,
-                router_temperature=settings.temperature,
-                learning_rate=settings.learning_rate,
-            )
+            self._last_row = self._window.row(updates=self._counters.updates, **self._standing(settings, now))
             self._sinks.metrics(self._last_row)
         self._console.update(self._status(settings, now))
 
-    def _status(self, settings: Settings, now: float) -> Status:
-        scores = self._window.scores
-        row = {
-            **self._last_row,
+    def _standing(self, settings: Settings, now: float) -> dict[str, Any]:
+        """Where the run stands, under the names of `metrics.csv`."""
+        return {
             "frames": self._counters.frames,
             "episodes": self._counters.episodes,
             "wall_seconds": now - self._began,
@@ -229,6 +252,10 @@ class Trainer:
             "router_temperature": settings.temperature,
             "learning_rate": settings.learning_rate,
         }
+
+    def _status(self, settings: Settings, now: float) -> Status:
+        scores = self._window.scores
+        row = {**self._last_row, **self._standing(settings, now)}
         phase_fraction = phase_progress(self._config.phases, self._controller, self._counters)
         return Status.from_row(
             row,
@@ -242,7 +269,7 @@ class Trainer:
 
     def _save(self, kind: str) -> None:
         """Writes a snapshot and prunes old ones. A full disk costs the snapshot, not the run."""
-        root = self._run_dir / "snapshots"
+        root = self._run_dir.snapshots
         try:
             save(
                 root,
@@ -259,18 +286,15 @@ class Trainer:
     def _state(self, kind: str) -> dict[str, Any]:
         return {
             "kind": kind,
-            "counters": {
-                "frames": self._counters.frames,
-                "episodes": self._counters.episodes,
-                "updates": self._counters.updates,
-            },
-            "policy_version": self._learner.updates,
+            "counters": asdict(self._counters),
+            "policy_version": self._learner.version,
             "wall_seconds": time.monotonic() - self._began,
             "controller": self._controller.to_dict(),
             "metrics_window": self._window.state(),
             "sinks": self._sinks.state(),
-            "action_random_state": _to_hex(self._runtime.generator.get_state()),
-            "torch_random_state": _to_hex(torch.get_rng_state()),
+            "starts": self._starts,
+            "runtime": self._runtime.state(),
+            "torch_random_state": torch.get_rng_state().numpy().tobytes().hex(),
             "config": self._config.to_plain(),
         }
 
@@ -284,10 +308,22 @@ class Trainer:
         self._learner.restore(snapshot.optimizer, state["policy_version"])
         self._counters = Counters(**state["counters"])
         self._controller = ControllerState.from_dict(state["controller"])
+        advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum that lost its phase
         self._window.restore(state["metrics_window"])
-        self._sinks.restore(state["sinks"])
+        self._sinks.restore(state["sinks"])  # refuses files that cannot be cut back; from here on nothing is refused
+        self._run_dir.write_config(self._given)
+        self._starts = state["starts"] + 1
         self._began = time.monotonic() - state["wall_seconds"]
-        torch.set_rng_state(_from_hex(state["torch_random_state"]))
+        torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch_random_state"]), dtype=torch.uint8))
+
+
+def _measure_random_policy(
+    config: RunConfig, package: NlePackage, games: Path, run_dir: Path, console: Console, stop: StopRequests
+) -> None:
+    try:
+        measure_random_policy(config, package, games, run_dir, console.log, stop)
+    except OSError as error:
+        console.log(f"no random policy to compare with: {error}")
 
 
 def _load_graph(config: RunConfig) -> KnowledgeGraph | None:
@@ -313,21 +349,21 @@ def _run_progress(config: RunConfig, counters: Counters, phase_index: int, phase
     return (phase_index + phase_fraction) / len(config.phases)
 
 
-def _games_directory(run_dir: Path) -> Path:
-    """Returns an empty folder for the games' files: one a run, so that the next start sweeps what a kill left."""
-    name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:12]
-    directory = Path(tempfile.gettempdir()) / f"polybeast-moe-{name}"
-    shutil.rmtree(directory, ignore_errors=True)
+def _make_games_directory() -> tuple[Path, IO[bytes]]:
+    """Makes an empty folder for the games' files, and sweeps those that killed runs have left.
+
+    A folder is in use as long as somebody holds the lock on the file inside it, which the kernel releases with the
+    process.
+    """
+    root = Path(tempfile.gettempdir())
+    for leftover in root.glob(f"{_GAMES_PREFIX}*"):
+        with contextlib.suppress(OSError), (leftover / "lock").open("rb") as its_lock:
+            fcntl.flock(its_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(leftover, ignore_errors=True)
     try:
-        directory.mkdir(mode=0o700)
+        directory = Path(tempfile.mkdtemp(prefix=_GAMES_PREFIX))
+        lock = (directory / "lock").open("wb")
+        fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as error:
-        raise UserError(f"{directory}: the games' folder cannot be made: {error.strerror}; set TMPDIR") from None
-    return directory
-
-
-def _to_hex(state: torch.Tensor) -> str:
-    return bytes(state.tolist()).hex()
-
-
-def _from_hex(text: str) -> torch.Tensor:
-    return torch.tensor(list(bytes.fromhex(text)), dtype=torch.uint8)
+        raise UserError(f"{root}: the games' folder cannot be made: {error.strerror}; set TMPDIR") from None
+    return directory, lock

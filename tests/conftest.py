@@ -34,15 +34,15 @@ monitoring: {every_seconds: 1000, tensorboard: false}
 MakeConfig = Callable[..., RunConfig]
 
 
-@pytest.fixture
-def tiny_file(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration that trains for a dozen updates of 48 frames."""
-    path = tmp_path / "tiny.yaml"
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
     path.write_text(TINY)
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_config(tiny_file: Path) -> MakeConfig:
     """Reads the tiny configuration with overrides such as `"env.max_episode_steps=9"`."""
     return lambda *overrides: load_config(tiny_file, overrides)

@@ -131,7 +131,7 @@ def test_a_directory_that_holds_a_run_is_refused(here, trainer, capsys):
     assert files_in(here) == before
 
 
-def test_resume_takes_the_newest_good_snapshot_and_records_overrides(here, trainer, capsys):
+def test_resume_takes_the_newest_good_snapshot(here, trainer, capsys):
     trainer.behave = lambda config, run: [snapshot(run, frames) for frames in (10, 20)]
     cli.main(["train", "my.yaml", "--run-dir", "x"])
     trainer.behave = lambda config, run: None
@@ -140,7 +140,6 @@ def test_resume_takes_the_newest_good_snapshot_and_records_overrides(here, train
     config, _, resume = trainer.calls[-1]
     assert resume == Path("x/snapshots/step-000000000010")
     assert config.phases[0].until.frames == 200
-    assert load_config("x/config.yaml") == config
     assert "step-000000000020 passed over: state.json has 2 bytes" in capsys.readouterr().err
 
 
@@ -248,7 +247,7 @@ def test_the_command_line_starts_without_heavy_imports():
 def test_doctor_names_what_matters(capsys):
     assert cli.main(["doctor"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names[:6] == ["python", "torch", "nle", "cores", "memory", "GPU"]
+    assert names[:6] == ["python", "torch", "nle", "cores", "defaults", "memory"]
 
 
 def test_the_module_is_the_command():

@@ -99,13 +99,20 @@ def test_a_mistake_is_one_line_with_file_line_key_and_remedy(write, line, replac
         ("seed.=3", "not of the form section.key=value"),
         ("seed=[", "not valid YAML: expected the node content, but found '<stream end>'"),
         ("env.penalty_step=.inf", "env.penalty_step: should be a finite number (got Infinity)"),
-        ("learner.slots_per_batch=3", "learner.slots_per_batch: 3 must be a multiple of runtime.groups (2)"),
+        ("env.character=mon-hum-hum", "env.character: 'mon-hum-hum' is no character"),
+        ("learner.optimizer.betas=[1, 2]", "learner.optimizer.betas.0: should be less than 1 (got 1)"),
     ],
 )
 def test_a_mistake_in_an_override_names_the_override(write, override, wanted):
     message = complaint(write(MINIMAL), override)
     assert message.startswith(f"override '{override}':")
     assert wanted in message
+
+
+def test_inline_batches_are_whole_rounds(write):
+    message = complaint(write(MINIMAL), "runtime.mode=inline", "learner.slots_per_batch=3")
+    assert "learner.slots_per_batch: 3 must be a multiple of runtime.groups (2) in inline mode" in message
+    assert load_config(write(MINIMAL), ["learner.slots_per_batch=3"]).learner.slots_per_batch == 3
 
 
 def test_overrides_reach_sections_list_items_and_whole_values(write):

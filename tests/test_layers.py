@@ -136,7 +136,8 @@ def test_only_the_bindings_know_python() -> None:
     sources = [*(ROOT / "csrc").rglob("*.cc"), *(ROOT / "csrc").rglob("*.h")]
     assert len(sources) > 10
     users = {path.name for path in sources if re.search(r"#include\s*[<\"](pybind11|Python\.h)", path.read_text())}
-    assert users == {"bindings.cc"}
+    assert all(user.startswith("bindings") for user in users)
+    assert "bindings.cc" in users
 
 
 def test_native_headers_point_downward() -> None:

@@ -40,8 +40,9 @@ bool Actor::run_once() {
 void Actor::run() {
   shm::ControlBlock& control = region_.control();
   shm::ActorBlock& block = region_.actor(index_);
-  while (!control.stopped.load(std::memory_order_acquire)) {
+  for (;;) {
     const std::uint32_t seen = block.bell.load(std::memory_order_acquire);
+    if (control.stopped.load(std::memory_order_acquire)) return;
     if (!control.paused.load(std::memory_order_acquire) && run_once()) continue;
     shm::futex_wait(block.bell, seen, kLongestSleep);
   }
@@ -84,9 +85,8 @@ void Actor::report(const Seat& seat) {
 }
 
 void Actor::ask(Seat& seat) {
-  shm::request(region_.group(seat.number), seat.generation, static_cast<std::uint32_t>(*seat.slot),
-               static_cast<std::uint32_t>(seat.step));
-  shm::futex_notify(region_.bells().requests);
+  region_.request(seat.number, seat.generation, static_cast<std::uint32_t>(*seat.slot),
+                  static_cast<std::uint32_t>(seat.step));
 }
 
 }  // namespace pbm::actor

@@ -17,11 +17,6 @@ namespace {
 constexpr int kUsage = 64;   // EX_USAGE of sysexits.h
 constexpr int kFailed = 70;  // EX_SOFTWARE
 
-void name_process(int rank, unsigned long actor) {
-  const std::string name = "pbm-actor-" + std::to_string(rank) + "." + std::to_string(actor);
-  prctl(PR_SET_NAME, name.c_str(), 0, 0, 0);
-}
-
 // Whoever started us may have died between its fork and this call: then there is no signal to wait for.
 void die_with(pid_t parent) {
   prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
@@ -35,16 +30,17 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: pbm-actor REGION_FD RANK ACTOR FIRST_EPISODE DIRECTORY PARENT_PID\n");
     return kUsage;
   }
+  const std::string name = "pbm-actor-" + std::string(argv[2]) + "." + argv[3];
+  prctl(PR_SET_NAME, name.c_str(), 0, 0, 0);
   try {
     const auto actor = std::stoul(argv[3]);
     die_with(static_cast<pid_t>(std::stol(argv[6])));
-    name_process(std::stoi(argv[2]), actor);
     std::signal(SIGINT, SIG_IGN);
     std::signal(SIGTERM, SIG_DFL);
     pbm::shm::Region region = pbm::shm::Region::attach(std::stoi(argv[1]));
     pbm::actor::Actor(region, actor, argv[5], std::stoull(argv[4])).run();
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "pbm-actor: %s\n", error.what());
+    std::fprintf(stderr, "%s: %s\n", name.c_str(), error.what());  // the supervisor looks for this line
     return kFailed;
   }
   return 0;

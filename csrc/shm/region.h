@@ -91,6 +91,8 @@ class Region {
   // Frees whatever the groups of an actor that is no more had begun; returns how many slots it held.
   std::size_t take_back_actor(std::size_t actor);
 
+  // Asks for actions at row `step` of `slot`; false when the group has a new actor, or its turn is the policy's.
+  bool request(std::size_t group, std::uint16_t generation, std::uint32_t slot, std::uint32_t step);
   // Groups that wait for the policy, at most `limit`: their index and the turn word that answers them.
   struct Request {
     std::size_t group;
@@ -99,10 +101,11 @@ class Region {
     std::uint32_t step;
     std::uint32_t answers;
   };
-  std::vector<Request> requests(std::size_t limit);
+  // Looked for from group `first` on, round all of them.
+  std::vector<Request> requests(std::size_t limit, std::size_t first = 0);
   bool answer(const Request& request);  // false when the group has a new actor meanwhile
 
-  // Whether an actor holds a slot and has the turn with it: it should be making steps.
+  // Whether an actor has the turn with a group that holds a slot, or could take one: it should be making steps.
   bool actor_has_work(std::size_t actor);
 
   void wake_everybody() noexcept;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 
 namespace pbm::shm {
@@ -13,6 +14,8 @@ enum class Owner : std::uint16_t {
   kLearner = 2,
   kFirstGroup = 16,  // owner kFirstGroup + g: group g fills it
 };
+
+constexpr std::size_t kMostGroups = 0x10000 - static_cast<std::size_t>(Owner::kFirstGroup);
 
 constexpr Owner group_owner(std::uint16_t group) noexcept {
   return static_cast<Owner>(static_cast<std::uint16_t>(Owner::kFirstGroup) + group);

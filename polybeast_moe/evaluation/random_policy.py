@@ -70,13 +70,15 @@ def measure_random_policy(
     interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
     """Plays the random policy once for a run directory and writes `random_policy.json` there, whole or not at all."""
+    wanted = config.evaluation.random_episodes
+    protocol = {"env": config.env.model_dump(mode="json"), "seed": config.seed + SEED_OFFSET, "count": wanted}
     path = run_dir / FILE_NAME
-    if path.exists() or not config.evaluation.random_episodes:
+    if not wanted or (path.exists() and json.loads(path.read_text())["protocol"] == protocol):
         return
-    log(f"playing {config.evaluation.random_episodes} episodes of the random policy")
+    log(f"playing {wanted} episodes of the random policy")
     episodes = play_random_policy(config, package, directory, interrupted)
     if episodes is None:
         return
     aside = path.with_suffix(".json.part")
-    aside.write_text(json.dumps({"seed": config.seed + SEED_OFFSET, "episodes": episodes}) + "\n")
+    aside.write_text(json.dumps({"protocol": protocol, "episodes": episodes}) + "\n")
     aside.replace(path)

@@ -28,13 +28,13 @@ class UpdateReport(NamedTuple):
 
 
 class Learner:
-    """Owns the optimiser of a policy. `updates` is the policy version: it grows by one with every update applied."""
+    """Owns the optimiser of a policy. `version` is the policy's: it grows by one with every update applied."""
 
     def __init__(self, policy: Policy, config: LearnerConfig) -> None:
         self._policy = policy
         self._config = config
         self._optimizer = make_optimizer(policy, config.optimizer)
-        self.updates = 0
+        self.version = 0
 
     def update(self, batch: Batch, settings: Settings) -> UpdateReport:
         """Takes one step on the batch with the phase's settings."""
@@ -69,7 +69,7 @@ class Learner:
         diagnostics = {
             "alpha_entropy": alpha_entropy.item(),
             "policy_entropy": policy_entropy.item(),
-            "policy_lag": (self.updates - batch.policy_version).float().mean().item(),
+            "policy_lag": (self.version - batch.policy_version).float().mean().item(),
             "behaviour_kl": (behaviour.exp() * (behaviour - log_policy.detach())).sum(-1).mean().item(),
             "rho_clip_share": (ratios > config.clip_rho * _ROUNDING).float().mean().item(),
             "explained_variance": losses.explained_variance(values[:-1].detach(), targets.vs).item(),
@@ -78,17 +78,17 @@ class Learner:
             **{f"loss_{name}": value.item() for name, value in parts.items()},
         }
         applied = math.isfinite(grad_norm)
-        self.updates += applied
+        self.version += applied
         return UpdateReport(diagnostics, output.alpha[:live].detach().mean(0).tolist(), applied)
 
     def optimizer_state(self) -> dict[str, Any]:
         """Returns the optimiser's state, loadable without unpickling code."""
         return self._optimizer.state_dict()
 
-    def restore(self, optimizer_state: dict[str, Any], updates: int) -> None:
-        """Goes on from a snapshot's optimiser state and number of updates."""
+    def restore(self, optimizer_state: dict[str, Any], version: int) -> None:
+        """Goes on from a snapshot's optimiser state and policy version."""
         self._optimizer.load_state_dict(optimizer_state)
-        self.updates = updates
+        self.version = version
 
     def _evaluate(self, batch: Batch, settings: Settings) -> PolicyOutput:
         output: PolicyOutput = self._policy(

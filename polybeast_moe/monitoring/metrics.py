@@ -70,6 +70,11 @@ class MetricsWindow:
         self._returns.append(float(episode_return))
 
     @property
+    def frames(self) -> int:
+        """Frames gathered since the last row."""
+        return self._frames
+
+    @property
     def scores(self) -> tuple[float, ...]:
         """The scores of the last 100 episodes, oldest first."""
         return tuple(self._scores)

@@ -103,7 +103,7 @@ class AppendFile:
         if size < offset:
             raise UserError(
                 f"{self.path} holds {size} bytes but the snapshot recorded {offset}: put the file back, or start a "
-                "new run from the snapshot (train --from)"
+                "new run"
             )
         if size:
             self._check_header()
@@ -201,7 +201,7 @@ class Sinks:
 
     name = "sinks"
 
-    def __init__(self, sinks: Sequence[Sink], log: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, sinks: Sequence[Sink], log: Callable[[str], None] = print) -> None:
         self._sinks = tuple(sinks)
         self._log = log
         self._failing: set[str] = set()

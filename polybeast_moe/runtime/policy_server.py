@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import torch
@@ -19,18 +20,33 @@ class PolicyServer:
     itself makes the new one current. A server that dies half-way has changed nothing that counts.
     """
 
-    def __init__(self, region: _C.Region, policy: Policy, generator: torch.Generator) -> None:
+    def __init__(
+        self, region: _C.Region, policy: Policy, generator: torch.Generator, groups_per_batch: int | None = None
+    ) -> None:
+        """Answers at most `groups_per_batch` groups at once; None: all that wait."""
+        self._limit = groups_per_batch or region.groups
+        self._next_group = 0
         self._region = region
         self._policy = policy
         self._generator = generator
         self._rollouts = [Rollout(region, slot) for slot in range(len(region))]
         self._states = [torch.from_numpy(region.states(group)) for group in range(region.groups)]
 
-    def serve(self, limit: int, policy_version: int) -> int:
-        """Answers at most `limit` groups that wait now, in one batch; returns how many."""
-        requests: list[_C.Request] = self._region.requests(limit)
+    def serve(self, policy_version: int) -> int:
+        """Answers groups that wait now, in one batch with the weights of that version; returns how many.
+
+        It looks first at the group after the last one answered, so that none is left out.
+        """
+        requests = self._region.requests(self._limit, self._next_group)
         if not requests:
             return 0
+        began = time.perf_counter()
+        self._next_group = (requests[-1].group + 1) % self._region.groups
+        self._answer(requests, policy_version)
+        self._region.add_policy_busy(time.perf_counter() - began)
+        return len(requests)
+
+    def _answer(self, requests: Sequence[_C.Request], policy_version: int) -> None:
         rows = [(self._rollouts[request.slot], request.step) for request in requests]
         states = [self._states[request.group][request.answers % 2] for request in requests]
         for (rollout, step), state in zip(rows, states, strict=True):
@@ -59,7 +75,6 @@ class PolicyServer:
             if output.state is not None:
                 self._states[request.group][(request.answers + 1) % 2] = output.state[own]
             self._region.answer(request)
-        return len(requests)
 
 
 def _sample(logits: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,7 +1,7 @@
 """The policy worker: a process that batches requests from actors, runs the policy and writes actions back.
 
-Started by the supervisor as ``python -m polybeast_moe.runtime.policy_worker REGION_FD WEIGHTS_FD RANK INCARNATION
-PARENT_PID`` with the run's configuration as JSON on standard input.
+Started by the supervisor as ``python -m polybeast_moe.runtime.policy_worker REGION_FD WEIGHTS_FD RANK
+FIRST_EPISODE PARENT_PID`` with the run's configuration as JSON on standard input.
 """
 
 from __future__ import annotations
@@ -9,52 +9,79 @@ from __future__ import annotations
 import json
 import signal
 import sys
-import time
+import traceback
+from typing import TYPE_CHECKING
 
-import torch
-
-from polybeast_moe import _C
-from polybeast_moe.config import RunConfig
-from polybeast_moe.config_files import resolve_data_file
-from polybeast_moe.envs.engine import ACTIONS
-from polybeast_moe.graph import load_graph
-from polybeast_moe.models import Policy, build_policy
-from polybeast_moe.runtime.policy_server import PolicyServer
 from polybeast_moe.runtime.process import die_with, keep_freed_memory, name_process
-from polybeast_moe.runtime.weights import SharedWeights
+
+if TYPE_CHECKING:
+    from polybeast_moe import _C
+    from polybeast_moe.config import RunConfig
+    from polybeast_moe.models import Policy
+    from polybeast_moe.runtime.weights import SharedWeights
 
 _LONGEST_SLEEP_MS = 200
+_NO_GAME = 1 << 48  # a number that no game has: its seeds are the policy worker's
 
 
 def main(arguments: list[str]) -> int:
-    """Serves until the control block says stop."""
-    region_fd, weights_fd, rank, incarnation, parent = map(int, arguments)
+    """Serves until the control block says stop; returns the exit code.
+
+    It belongs to its learner before torch is imported, which takes seconds.
+    """
+    region_fd, weights_fd, rank, first_episode, parent = map(int, arguments)
     die_with(parent)
-    name_process(f"pbm-policy-{rank}")
+    name = f"pbm-policy-{rank}"
+    name_process(name)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the learner's
     keep_freed_memory()
-    config = RunConfig.model_validate(json.load(sys.stdin))
+    try:
+        _work(json.load(sys.stdin), region_fd, weights_fd, first_episode)
+    except Exception as error:
+        traceback.print_exc()
+        summary = " ".join(str(error).split())
+        print(f"{name}: {type(error).__name__}: {summary}", file=sys.stderr)  # the supervisor looks for this line
+        return 1
+    return 0
+
+
+def _work(settings: object, region_fd: int, weights_fd: int, first_episode: int) -> None:
+    import torch
+
+    from polybeast_moe import _C
+    from polybeast_moe.config import RunConfig
+    from polybeast_moe.config_files import resolve_data_file
+    from polybeast_moe.envs.engine import ACTIONS
+    from polybeast_moe.graph import load_graph
+    from polybeast_moe.models import build_policy
+    from polybeast_moe.runtime.weights import SharedWeights
+
+    config = RunConfig.model_validate(settings)
     torch.set_num_threads(config.runtime.policy_threads or 1)
     graph = load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
     policy = build_policy(config, graph, num_actions=len(ACTIONS))
     policy.eval()
-    serve(_C.Region.attach(region_fd), SharedWeights(policy, weights_fd), policy, config, incarnation)
-    return 0
+    serve(_C.Region.attach(region_fd), SharedWeights(policy, weights_fd), policy, config, first_episode)
 
 
-def serve(region: _C.Region, weights: SharedWeights, policy: Policy, config: RunConfig, incarnation: int) -> None:
-    """Answers whoever waits, with the newest weights, until the run stops. A later incarnation draws other actions."""
-    generator = torch.Generator().manual_seed(config.seed + (incarnation << 32))
-    server = PolicyServer(region, policy, generator)
-    limit = config.runtime.groups_per_batch or region.groups
+def serve(region: _C.Region, weights: SharedWeights, policy: Policy, config: RunConfig, first_episode: int) -> None:
+    """Answers whoever waits, with the newest weights, until the run stops.
+
+    Actions are drawn from the run's seed and `first_episode`, which no other start of a policy worker in the run has.
+    """
+    import torch
+
+    from polybeast_moe import _C
+    from polybeast_moe.runtime.policy_server import PolicyServer
+
+    seed, _ = _C.episode_seeds(config.seed, _NO_GAME, first_episode)
+    server = PolicyServer(region, policy, torch.Generator().manual_seed(seed), config.runtime.groups_per_batch)
     version = weights.load(policy)
     while not region.control["stopped"]:
         region.wait_requests(_LONGEST_SLEEP_MS)
-        began = time.perf_counter()
         if weights.version != version:
             version = weights.load(policy)
-        if server.serve(limit, version):
-            region.add_policy_busy(time.perf_counter() - began)
+        server.serve(version)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import time
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -25,6 +26,7 @@ def keep_freed_memory() -> None:
     mallopt(_M_TOP_PAD, 64 << 20)
 
 
+_BOUNCE_SECONDS = 1.0  # a bouncing key, or a signal to the group and to the process, is one request
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # sys/prctl.h
 
 
@@ -41,17 +43,18 @@ def die_with(parent: int) -> None:
 
 
 class StopRequests:
-    """Turns SIGINT and SIGTERM into a flag while it is entered; a second signal acts as it did before.
+    """Turns SIGINT, SIGTERM and SIGHUP into a flag while it is entered; a second one, later, acts as it did before.
 
     `signal_number` is the signal that asked first, None while none has.
     """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._asked_at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             self._before[number] = signal.signal(number, self._take)
         return self
 
@@ -65,8 +68,12 @@ class StopRequests:
         return self.signal_number is not None
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
-        self.signal_number = number
-        self._put_back()
+        if self.signal_number is None:
+            self.signal_number = number
+            self._asked_at = time.monotonic()
+        elif time.monotonic() - self._asked_at > _BOUNCE_SECONDS:
+            self._put_back()
+            signal.raise_signal(number)
 
     def _put_back(self) -> None:
         for number, handler in self._before.items():

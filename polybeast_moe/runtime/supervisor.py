@@ -24,8 +24,7 @@ EPISODES_OF_AN_INCARNATION = 1 << 24
 
 _GIVE_UP_AFTER = 8  # deaths of one process in a row
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # seconds before a replacement; doubles with each death in a row
-_HEALTHY_AFTER = 30.0  # seconds of life after which earlier deaths are forgotten
-_HUNG_AFTER = 60.0  # seconds without a heartbeat while there is work
+_LONGEST_LOOK = 1.0  # seconds of silence that one look can prove: this process too may have been stopped meanwhile
 
 
 class ProcessesKeepDyingError(RunFailed):
@@ -45,16 +44,23 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
     incarnation: int = 0
     deaths_in_a_row: int = 0
-    started_at: float = 0.0
     start_at: float = 0.0
-    last_beat: tuple[int, float] = (-1, 0.0)
+    first_beat: int = 0
+    last_beat: int = 0
+    silent_for: float = 0.0
+    log_offset: int = 0
+    """Where the log ended when it started."""
 
 
 @dataclass
 class Supervisor:
     """Owns the child processes of one rank. `log` tells the user of every death.
 
+    Deaths in a row are those of one process without a rollout's worth of work in between: stock NetHack crashes now and
+    then, and a run goes on as long as it gets somewhere. A process that was waiting for others does not count.
+
     Attributes:
+        hung_after: seconds without a heartbeat, while there is work, after which a process counts as dead.
         restarts: processes replaced so far.
         lost_rollouts: half-filled rollouts dropped with their actors.
     """
@@ -67,36 +73,32 @@ class Supervisor:
     log: Callable[[str], None]
     first_episode: int = 0
     rank: int = 0
+    hung_after: float = 60.0
     restarts: int = 0
     lost_rollouts: int = 0
-    _children: list[_Child] = field(default_factory=list)
+    _children: list[_Child] = field(init=False)
+    _looked_at: float = 0.0
 
-    def start(self) -> None:
-        """Starts everybody."""
-        for index in range(self.region.actors):
-            self._children.append(self._actor(index))
-        self._children.append(self._policy_worker())
-        for child in self._children:
-            self._launch(child)
+    def __post_init__(self) -> None:
+        self._children = [*map(self._actor, range(self.region.actors)), self._policy_worker()]
 
     def check(self) -> None:
-        """Replaces whoever has died or hung. Call it often; it costs a few system calls.
+        """Starts everybody at first, then replaces whoever has died or hung. Call it often: it is a few system calls.
 
         Raises ProcessesKeepDyingError when one dies again and again.
         """
         now = time.monotonic()
+        passed, self._looked_at = min(_LONGEST_LOOK, now - self._looked_at), now
         for child in self._children:
             if child.process is None:
                 if now >= child.start_at:
                     self._launch(child)
             elif (code := child.process.poll()) is not None:
-                self._bury(child, _reason(code))
-            elif self._hangs(child, now):
+                self._bury(child, _reason(code) + self._last_words(child))
+            elif self._hangs(child, passed):
                 child.process.kill()
                 child.process.wait()
-                self._bury(child, f"hung for {_HUNG_AFTER:.0f} s and was killed")
-            elif child.deaths_in_a_row and now - child.started_at > _HEALTHY_AFTER:
-                child.deaths_in_a_row = 0
+                self._bury(child, f"hung for {self.hung_after:.0f} s and was killed")
 
     def pids(self) -> dict[str, int]:
         """Returns the living processes by name."""
@@ -118,28 +120,41 @@ class Supervisor:
         self._children.clear()
 
     def _launch(self, child: _Child) -> None:
+        child.log_offset = os.fstat(self.log_file.fileno()).st_size
         child.process = child.start(child.incarnation)
         child.incarnation += 1
-        child.started_at = time.monotonic()
-        child.last_beat = (-1, child.started_at)
+        child.first_beat = child.last_beat = child.heartbeat()
+        child.silent_for = 0.0
 
     def _bury(self, child: _Child, reason: str) -> None:
         child.process = None
+        if child.heartbeat() - child.first_beat >= self.config.runtime.unroll:
+            child.deaths_in_a_row = 0
+        child.deaths_in_a_row += child.has_work()
         self.lost_rollouts += child.buried()
         self.restarts += 1
-        child.deaths_in_a_row += 1
         if child.deaths_in_a_row >= _GIVE_UP_AFTER:
             raise ProcessesKeepDyingError(f"{child.name} died {child.deaths_in_a_row} times in a row, last: {reason}")
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** (child.deaths_in_a_row - 1))
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** max(0, child.deaths_in_a_row - 1))
         child.start_at = time.monotonic() + pause
         self.log(f"{child.name} {reason}; a new one starts in {pause:.1f} s")
 
-    def _hangs(self, child: _Child, now: float) -> bool:
+    def _hangs(self, child: _Child, passed: float) -> bool:
+        """Whether it has been silent for too long; `passed` seconds ago somebody looked."""
         beat = child.heartbeat()
-        if beat != child.last_beat[0] or self.region.control["paused"] or not child.has_work():
-            child.last_beat = (beat, now)
-            return False
-        return now - child.last_beat[1] > _HUNG_AFTER
+        if beat != child.last_beat or self.region.control["paused"] or not child.has_work():
+            child.last_beat, child.silent_for = beat, 0.0
+        else:
+            child.silent_for += passed
+        return child.silent_for > self.hung_after
+
+    def _last_words(self, child: _Child) -> str:
+        """What it wrote to the log before it failed, if it said so under its name."""
+        prefix = f"{child.name}: ".encode()
+        with Path(self.log_file.name).open("rb") as log:
+            log.seek(child.log_offset)
+            lines = [line for line in log if line.startswith(prefix)]
+        return f": {lines[-1].removeprefix(prefix).decode(errors='replace').strip()}" if lines else ""
 
     def _actor(self, index: int) -> _Child:
         def start(incarnation: int) -> subprocess.Popen[bytes]:
@@ -168,7 +183,8 @@ class Supervisor:
     def _policy_worker(self) -> _Child:
         def start(incarnation: int) -> subprocess.Popen[bytes]:
             fds = [self.region.fd, self.weights.fd]
-            arguments = [*map(str, fds), str(self.rank), str(incarnation), str(os.getpid())]
+            first_episode = self.first_episode + incarnation * EPISODES_OF_AN_INCARNATION
+            arguments = [*map(str, fds), str(self.rank), str(first_episode), str(os.getpid())]
             process = self._spawn(
                 [sys.executable, "-m", "polybeast_moe.runtime.policy_worker", *arguments], fds, stdin=subprocess.PIPE
             )

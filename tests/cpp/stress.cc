@@ -92,8 +92,8 @@ Region make_region() {
                              .condition_words = 1,
                              .store_glyphs = false,
                              .max_episode_steps = 100};
-  return Region(
-      {.rollout = rollout, .slots = kGroups + kBatch, .actors = kActors, .groups_per_actor = kGroupsPerActor}, {});
+  return Region({.rollout = rollout, .slots = kGroups + kBatch, .actors = kActors, .groups_per_actor = kGroupsPerActor},
+                {});
 }
 
 std::uint64_t& recurrent_state(Region& region, std::size_t group, std::uint32_t answers) {
@@ -191,11 +191,9 @@ class Producer {
   void ask(Seat& seat) {
     SharedWord(body(region_, *seat.slot).asked[seat.step], life_.timeout() == kForever)
         .store(mark(seat.group, seat.serial, 100 + seat.step));
-    require(request(region_.group(seat.group), seat.generation, static_cast<std::uint32_t>(*seat.slot),
-                    static_cast<std::uint32_t>(seat.step)),
+    require(region_.request(seat.group, seat.generation, static_cast<std::uint32_t>(*seat.slot),
+                            static_cast<std::uint32_t>(seat.step)),
             "the living ask");
-    life_.breathe();
-    futex_notify(region_.bells().requests);
     life_.breathe();
   }
 

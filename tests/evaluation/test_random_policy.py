@@ -73,7 +73,7 @@ def test_it_is_measured_once_for_a_run(make_config, nle_package, tmp_path) -> No
     config = make_config("evaluation.random_episodes=4")
     measure_random_policy(config, nle_package, tmp_path / "games", tmp_path, print)
     written = json.loads((tmp_path / FILE_NAME).read_text())
-    assert written["seed"] == config.seed + SEED_OFFSET
+    assert written["protocol"]["seed"] == config.seed + SEED_OFFSET
     assert len(written["episodes"]) == 4
     before = (tmp_path / FILE_NAME).stat().st_mtime_ns
     measure_random_policy(config, nle_package, tmp_path / "games", tmp_path, print)

@@ -340,19 +340,19 @@ def test_a_loss_that_is_not_finite_changes_nothing(poison) -> None:
     weights, optimizer = weights_of(policy), copy.deepcopy(learner.optimizer_state())
     report = learner.update(poison(good, policy), phase(1e-3))
     assert not report.applied
-    assert learner.updates == 1
+    assert learner.version == 1
     assert all(torch.equal(value, weights[name]) for name, value in policy.state_dict().items())
     after = learner.optimizer_state()
     assert after["param_groups"] == optimizer["param_groups"]
     for index, state in optimizer["state"].items():
         assert all(torch.equal(value, after["state"][index][key]) for key, value in state.items())
     assert learner.update(good, phase(1e-3)).applied  # and the next good batch is learnt from
-    assert learner.updates == 2
+    assert learner.version == 2
 
 
 def test_updates_count_versions_and_the_lag_is_counted_in_them() -> None:
     learner, _, report = update(make_batch(ENDS), phase(1e-3))
-    assert learner.updates == 1
+    assert learner.version == 1
     assert report.diagnostics["policy_lag"] == 0  # collected with version 0, which this update was made to
     assert learner.update(make_batch(ENDS), phase(1e-3)).diagnostics["policy_lag"] == 1
     mixed = replace(make_batch(ENDS), policy_version=torch.arange(B).expand(T, B))
@@ -378,10 +378,10 @@ def test_restoring_goes_on_exactly() -> None:
     other = TinyPolicy()
     other.load_state_dict(copy.deepcopy(policy.state_dict()))
     twin = Learner(other, config())
-    twin.restore(copy.deepcopy(learner.optimizer_state()), learner.updates)
+    twin.restore(copy.deepcopy(learner.optimizer_state()), learner.version)
     for one in (learner, twin):
         one.update(batch, phase(1e-2))
-    assert twin.updates == learner.updates == 2
+    assert twin.version == learner.version == 2
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in policy.state_dict().items())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -22,6 +23,15 @@ def _seeded_on_one_thread() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _temporary_files_removed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """PyG writes the code that it generates for a layer into temporary files, and leaves them behind."""
+    before = tempfile.tempdir
+    tempfile.tempdir = str(tmp_path_factory.mktemp("generated"))
+    yield
+    tempfile.tempdir = before
 
 
 @pytest.fixture

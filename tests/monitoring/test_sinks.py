@@ -196,7 +196,9 @@ def test_a_full_disk_loses_no_row_and_stops_nothing(tmp_path: Path) -> None:
     """A real small file system, full and then emptied: what could not be written comes when there is space again."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("mounting a small file system takes privileges that this user lacks")
     try:

@@ -57,14 +57,8 @@ class Play:
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> RunConfig:
-    from conftest import TINY  # the same file as every other test's
-
-    from polybeast_moe.config_files import load_config
-
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    path.write_text(TINY)
-    return load_config(path, SHAPE)
+def config(make_config) -> RunConfig:
+    return make_config(*SHAPE)
 
 
 @pytest.fixture(scope="module")

@@ -238,8 +238,7 @@ def test_time_is_added_up_and_closing_removes_the_games_files(make_config, nle_p
     runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
     runtime.give_back(runtime.collect())
     assert len(list((tmp_path / "games").iterdir())) == 6
-    assert runtime.engine_seconds > 0
-    assert runtime.inference_seconds > 0
+    assert min(runtime.busy_seconds().values()) > 0
     assert runtime.fatal_games == 0
     runtime.close()
     assert not list((tmp_path / "games").iterdir())

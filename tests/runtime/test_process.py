@@ -9,24 +9,30 @@ import pytest
 
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+@pytest.mark.parametrize("number", SIGNALS)
 def test_the_first_signal_is_noted_and_handlers_are_put_back(number: signal.Signals) -> None:
-    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(each) for each in SIGNALS]
     with StopRequests() as stop:
         assert not stop()
         os.kill(os.getpid(), number)
         assert stop()
         assert stop.signal_number == number
-        assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
     assert stop()
-    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
-def test_a_second_interrupt_is_not_held_back() -> None:
+def test_a_key_that_bounces_asks_once_and_a_later_interrupt_is_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
     with StopRequests() as stop:
         signal.raise_signal(signal.SIGINT)
+        now += 0.1
+        signal.raise_signal(signal.SIGINT)
         assert stop()
+        now += 2.0
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
 
