@@ -26,7 +26,7 @@ import play
 import torch
 from torch import nn
 
-from polybeast_moe.config import RunConfig
+from polybeast_moe.config import SEMANTIC_EXPERTS, RunConfig
 from polybeast_moe.config_files import resolve_data_file
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.graph import KnowledgeGraph, load_graph
@@ -40,9 +40,7 @@ SUPPORT = 2.0
 
 
 def make_policy(graph: KnowledgeGraph, experts: int = 4, execution: str = "auto") -> GraphMoEPolicy:
-    names = (
-        RunConfig.model_fields["policy"].default.experts if experts == 4 else [f"expert_{i}" for i in range(experts)]
-    )
+    names = SEMANTIC_EXPERTS if experts == 4 else [f"expert_{i}" for i in range(experts)]
     config = RunConfig.model_validate(
         {
             "policy": {"experts": names, "expert_execution": execution},

@@ -239,10 +239,10 @@ def test_a_single_expert_does_the_mixtures_operations(make_config: MakeConfig, o
 
 @pytest.mark.parametrize(("reads", "field"), [("full_map", "glyphs"), ("inventory", "inv_glyphs")])
 def test_what_a_policy_reads_must_be_stored(make_config: MakeConfig, observe: Observe, reads: str, field: str) -> None:
-    with pytest.raises(ValidationError, match="needs env.store_"):
+    with pytest.raises(ValidationError, match=r"needs env\.store_"):
         make_config(policy={reads: True})
     policy = make_policy(make_config(policy={reads: True}, env={"store_glyphs": True, "store_inventory": True}))
-    with pytest.raises(ValueError, match=f"observation.{field}"):
+    with pytest.raises(ValueError, match=rf"observation\.{field}"):
         policy(observe(4))
     assert "visual" in describe(policy)
 
