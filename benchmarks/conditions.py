@@ -1,7 +1,8 @@
 """Coverage of the graph's conditions over play: how often each holds, which two are nearly one, what they cost.
 
     python benchmarks/conditions.py --steps 40000 --out coverage.md
-    python benchmarks/conditions.py --observations recorded.npz      # arrays named as NLE names them, e.g. trained play
+    python benchmarks/conditions.py --recorded trained.pt            # and a policy's play, recorded by play.py --run
+    python benchmarks/conditions.py --observations recorded.npz      # arrays named as NLE names them, instead of playing
 
 Four players make the observations, each on several characters: `task` draws uniformly from the 23 actions of
 NetHackScore, `useful` from NLE's useful actions, `challenge` from all actions of NetHackChallenge with every prompt
@@ -23,6 +24,8 @@ from typing import Any
 import numpy as np
 from nle import nethack
 from nle.env.tasks import TASK_ACTIONS, NetHackChallenge, NetHackScore
+
+from play import GAMES
 
 from polybeast_moe.graph import coverage
 
@@ -237,6 +240,12 @@ def evaluate(observations: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
     return np.asarray(words), 1e6 * min(seconds) / len(words)
 
 
+def game_after_game(words: np.ndarray) -> np.ndarray:
+    """Recordings of play.py hold step after step of all games: here the steps of a game follow each other."""
+    by_step = words[: len(words) // GAMES * GAMES].reshape(-1, GAMES, words.shape[1])
+    return by_step.swapaxes(0, 1).reshape(-1, words.shape[1])
+
+
 def main() -> None:
     """Plays or reads observations and prints the coverage report."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -244,6 +253,7 @@ def main() -> None:
     parser.add_argument("--episode-steps", type=int, default=2_500, help="steps an episode at most")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--observations", type=pathlib.Path, nargs="*", help="npz files to use instead of playing")
+    parser.add_argument("--recorded", type=pathlib.Path, nargs="*", default=[], help="recordings of play.py, added")
     parser.add_argument("--out", type=pathlib.Path, help="write the report there too")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -254,11 +264,15 @@ def main() -> None:
             name: record(protocol, arguments.steps, arguments.seed, arguments.episode_steps)
             for name, protocol in PROTOCOLS.items()
         }
+    import torch
+
     from polybeast_moe import _C
 
     words, costs = {}, {}
     for name, observations in sources.items():
         words[name], costs[name] = evaluate(observations)
+    for path in arguments.recorded:
+        words[path.stem] = game_after_game(torch.load(path)["conditions"].numpy().view(np.uint64))
     report = coverage.render(coverage.measure(_C.condition_names(), words), costs)
     print(report)
     if arguments.out:

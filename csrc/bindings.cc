@@ -232,12 +232,14 @@ void bind_nethack(py::module_& m) {
 void bind_shm(py::module_& m) {
   py::class_<RolloutLayout>(m, "RolloutLayout")
       .def(py::init([](std::size_t unroll, std::size_t games, std::size_t actions, std::size_t experts,
-                       std::size_t state, std::size_t crop, bool store_glyphs, std::size_t max_episode_steps) {
+                       std::size_t state, std::size_t crop, bool store_glyphs, std::size_t max_episode_steps,
+                       bool store_inventory) {
              return RolloutLayout(RolloutShape{unroll, games, actions, experts, state, crop,
-                                               pbm::nethack::condition_words(), store_glyphs, max_episode_steps});
+                                               pbm::nethack::condition_words(), store_glyphs, store_inventory,
+                                               max_episode_steps});
            }),
            py::kw_only(), "unroll"_a, "games"_a, "actions"_a, "experts"_a, "state"_a, "crop"_a, "store_glyphs"_a,
-           "max_episode_steps"_a)
+           "max_episode_steps"_a, "store_inventory"_a = false)
       .def_property_readonly("fields",
                              [](const RolloutLayout& layout) {
                                py::list fields;

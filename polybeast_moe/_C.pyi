@@ -60,6 +60,7 @@ class RolloutLayout:
         crop: int,
         store_glyphs: bool,
         max_episode_steps: int,
+        store_inventory: bool = ...,
     ) -> None: ...
     @property
     def fields(self) -> list[tuple[str, str, tuple[int, ...], int]]: ...

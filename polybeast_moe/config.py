@@ -61,6 +61,7 @@ class EnvConfig(Section):
     penalty_time: float = 0.0
     crop_size: int = Field(9, ge=3, le=21, description="side of the egocentric glyph crop, odd, in map squares")
     store_glyphs: bool = Field(False, description="keep the whole 21 x 79 glyph map in rollouts beside the crop")
+    store_inventory: bool = Field(False, description="keep the inventory's glyphs, letters and classes in rollouts")
 
     @field_validator("character")
     @classmethod
@@ -132,6 +133,8 @@ class PolicyConfig(Section):
     conv_channels: PositiveInt = 32
     hidden: PositiveInt = 256
     message: bool = Field(True, description="encode the message line as a bag of characters")
+    full_map: bool = Field(False, description="encode the whole map beside the crop; needs env.store_glyphs")
+    inventory: bool = Field(False, description="encode the inventory; needs env.store_inventory")
     lstm: int = Field(0, ge=0, description="units of the recurrent core; 0: none")
     experts: tuple[str, ...] = Field(SEMANTIC_EXPERTS, min_length=1, max_length=64)
     expert_hidden: PositiveInt = 128
@@ -427,6 +430,13 @@ class RunConfig(Section):
                 if low < 0 or high > highest:
                     at = ("phases", index, "temperature", "target_alpha_entropy")
                     raise _misfit(at, f"must lie between 0 and ln(number of experts) = {highest:.3f} nats")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_encoded_is_stored(self) -> RunConfig:
+        for reads, stores in (("full_map", "store_glyphs"), ("inventory", "store_inventory")):
+            if getattr(self.policy, reads) and not getattr(self.env, stores):
+                raise _misfit(("policy", reads), f"needs env.{stores}: true")
         return self
 
     @model_validator(mode="after")

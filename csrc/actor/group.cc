@@ -116,6 +116,11 @@ Group::ObservationColumns Group::observation_columns(const shm::RolloutLayout& l
   if (layout.shape().store_glyphs) columns.glyphs = column(layout, prefix + "glyphs", leading_dimensions);
   columns.blstats = column(layout, prefix + "blstats", leading_dimensions);
   columns.message = column(layout, prefix + "message", leading_dimensions);
+  if (layout.shape().store_inventory) {
+    columns.inv_glyphs = column(layout, prefix + "inv_glyphs", leading_dimensions);
+    columns.inv_letters = column(layout, prefix + "inv_letters", leading_dimensions);
+    columns.inv_oclasses = column(layout, prefix + "inv_oclasses", leading_dimensions);
+  }
   columns.conditions = column(layout, prefix + "conditions", leading_dimensions);
   return columns;
 }
@@ -202,6 +207,12 @@ void Group::write_observation(std::uint8_t* slot, const ObservationColumns& colu
   }
   std::memcpy(row<std::int64_t>(slot, columns.blstats, index), blstats, sizeof seen.blstats);
   std::memcpy(row<std::uint8_t>(slot, columns.message, index), seen.message.data(), sizeof seen.message);
+  if (shape_.store_inventory) {
+    std::memcpy(row<std::int16_t>(slot, columns.inv_glyphs, index), seen.inv_glyphs.data(), sizeof seen.inv_glyphs);
+    std::memcpy(row<std::uint8_t>(slot, columns.inv_letters, index), seen.inv_letters.data(), sizeof seen.inv_letters);
+    std::memcpy(row<std::uint8_t>(slot, columns.inv_oclasses, index), seen.inv_oclasses.data(),
+                sizeof seen.inv_oclasses);
+  }
   const nethack::ObservationView view{
       seen.glyphs.data(),      blstats,         seen.message.data(), seen.inv_glyphs.data(), seen.inv_oclasses.data(),
       seen.inv_letters.data(), seen.misc.data()};

@@ -51,7 +51,7 @@ class Group {
     bool first = true;
   };
   struct ObservationColumns {
-    Column glyph_crop, glyphs, blstats, message, conditions;
+    Column glyph_crop, glyphs, blstats, message, inv_glyphs, inv_letters, inv_oclasses, conditions;
   };
 
   template <typename T>

@@ -118,6 +118,11 @@ void RolloutLayout::add_observation(const std::string& prefix, std::vector<std::
   if (shape_.store_glyphs) add(prefix + "glyphs", Dtype::kI16, with({nethack::kRows, nethack::kColumns}));
   add(prefix + "blstats", Dtype::kI64, with({nethack::kBlstatsSize}));
   add(prefix + "message", Dtype::kU8, with({nethack::kMessageSize}));
+  if (shape_.store_inventory) {
+    add(prefix + "inv_glyphs", Dtype::kI16, with({nethack::kInventorySize}));
+    add(prefix + "inv_letters", Dtype::kU8, with({nethack::kInventorySize}));
+    add(prefix + "inv_oclasses", Dtype::kU8, with({nethack::kInventorySize}));
+  }
   add(prefix + "conditions", Dtype::kI64, with({shape_.condition_words}));
 }
 

@@ -32,6 +32,7 @@ struct RolloutShape {
   std::size_t crop = 0;             // side of the glyph crop
   std::size_t condition_words = 0;  // 64-bit words of lit conditions
   bool store_glyphs = false;
+  bool store_inventory = false;
   std::size_t max_episode_steps = 0;
 };
 

@@ -69,9 +69,15 @@ class Coverage:
     distinct: tuple[float, ...]
     lit: tuple[float, ...]
 
+    @property
+    def pooled(self) -> npt.NDArray[np.float64]:
+        """Shape [conditions]: the share on which a condition holds where every kind of play counts alike."""
+        pooled: npt.NDArray[np.float64] = self.shares.mean(axis=1)
+        return pooled
+
     def uncovered(self) -> tuple[str, ...]:
-        """Conditions whose share is out of bounds in every source, not named in RARE."""
-        inside = ((self.shares >= LOWEST_SHARE) & (self.shares <= HIGHEST_SHARE)).max(axis=1)
+        """Conditions whose pooled share is out of bounds, not named in RARE."""
+        inside = (self.pooled >= LOWEST_SHARE) & (self.pooled <= HIGHEST_SHARE)
         return tuple(self.names[i] for i in np.flatnonzero(~inside).tolist() if self.names[i] not in RARE)
 
     def rare(self) -> tuple[str, ...]:
@@ -127,18 +133,19 @@ def render(coverage: Coverage, microseconds: Mapping[str, float]) -> str:
     lines = ["# Coverage of the conditions", "", f"{len(coverage.names)} conditions.", ""]
     lines += ["| play | us an observation | conditions lit | distinct patterns in 2,048 rows |", "|---|---|---|---|"]
     for source, distinct, lit in zip(coverage.sources, coverage.distinct, coverage.lit, strict=True):
-        lines.append(f"| {source} | {microseconds[source]:.2f} | {lit:.1f} | {100 * distinct:.0f} % |")
+        cost = f"{microseconds[source]:.2f}" if source in microseconds else ""
+        lines.append(f"| {source} | {cost} | {lit:.1f} | {100 * distinct:.0f} % |")
     overlaps = ", ".join(f"{a} and {b} ({overlap:.3f})" for a, b, overlap in coverage.overlaps)
     lines += [
         "",
-        f"- out of 0.1-99.9 % in all play, without a reason: {', '.join(coverage.uncovered()) or 'none'}",
+        f"- out of 0.1-99.9 % of pooled play, without a reason: {', '.join(coverage.uncovered()) or 'none'}",
         f"- justified as rare: {len(coverage.rare())} ({100 * rare:.1f} %, at most {100 * HIGHEST_RARE_SHARE:.0f} %)",
         f"- pairs with a Jaccard overlap above {HIGHEST_OVERLAP}: {overlaps or 'none'}",
         "",
-        f"| condition | {' | '.join(f'{source} %' for source in coverage.sources)} | rare because |",
-        f"|---|{'---|' * len(coverage.sources)}---|",
+        f"| condition | pooled % | {' | '.join(f'{source} %' for source in coverage.sources)} | rare because |",
+        f"|---|---|{'---|' * len(coverage.sources)}---|",
     ]
-    for name, shares in zip(coverage.names, coverage.shares, strict=True):
-        cells = " | ".join(f"{100 * share:.3f}" for share in shares)
+    for name, pooled, shares in zip(coverage.names, coverage.pooled, coverage.shares, strict=True):
+        cells = " | ".join(f"{100 * share:.3f}" for share in (pooled, *shares))
         lines.append(f"| {name} | {cells} | {RARE.get(name, '')} |")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from nle import nethack
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -10,6 +11,7 @@ from polybeast_moe.models.interface import Observation
 from polybeast_moe.models.policy import GraphMoEPolicy
 
 _ROWS = 64
+_STACKS = 55  # of the inventory
 
 
 def describe(policy: nn.Module) -> str:
@@ -57,6 +59,10 @@ def _observation(policy: GraphMoEPolicy, rows: int) -> Observation:
         conditions=_distinct_conditions(policy, rows),
         previous_action=torch.zeros(rows, dtype=torch.int64),
         message=torch.zeros(rows, 256, dtype=torch.uint8),
+        glyphs=torch.zeros(rows, *nethack.DUNGEON_SHAPE, dtype=torch.int16),
+        inv_glyphs=torch.zeros(rows, _STACKS, dtype=torch.int16),
+        inv_letters=torch.zeros(rows, _STACKS, dtype=torch.uint8),
+        inv_oclasses=torch.zeros(rows, _STACKS, dtype=torch.uint8),
     )
 
 

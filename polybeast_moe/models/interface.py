@@ -24,6 +24,15 @@ class Observation(NamedTuple):
     """[N] int64: index of the action that led here; the number of actions A where there was none."""
     message: Tensor | None = None
     """[N, 256] uint8, NUL padded; None only where the policy does not read it."""
+    glyphs: Tensor | None = None
+    """[N, 21, 79] int16: the whole map; None where rollouts do not store it (`env.store_glyphs`)."""
+    inv_glyphs: Tensor | None = None
+    """[N, 55] int16: the inventory's glyphs, `NO_GLYPH` behind its end; None where it is not stored
+    (`env.store_inventory`), as are the next two."""
+    inv_letters: Tensor | None = None
+    """[N, 55] uint8: the letters by which the stacks are called; 0 behind the end."""
+    inv_oclasses: Tensor | None = None
+    """[N, 55] uint8: their object classes; `MAXOCLASSES` behind the end."""
 
 
 class PolicyOutput(NamedTuple):

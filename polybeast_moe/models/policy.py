@@ -10,10 +10,12 @@ from torch import Tensor, nn
 
 from polybeast_moe.config import PolicyConfig, RunConfig
 from polybeast_moe.models.experts import Experts
+from polybeast_moe.models.full_map import FullMapEncoder
 from polybeast_moe.models.glyphs import GlyphCropEncoder
 from polybeast_moe.models.graph_stream import GraphStream
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
+from polybeast_moe.models.inventory import InventoryEncoder
 from polybeast_moe.models.recurrent import RecurrentCore
 from polybeast_moe.models.router import Router
 from polybeast_moe.models.single_expert import Inputs, single_expert_hidden
@@ -36,7 +38,10 @@ class VisualStream(nn.Module):
         self.blstats = BlstatsEncoder()
         self.message = MessageEncoder() if config.message else None
         self.previous_action = nn.Embedding(num_actions + 1, _ACTION_EMBEDDING)
+        self.map = FullMapEncoder(config.glyph_embedding, config.hidden) if config.full_map else None
+        self.inventory = InventoryEncoder(config.glyph_embedding, config.hidden) if config.inventory else None
         features = config.hidden + self.blstats.out_features + _ACTION_EMBEDDING
+        features += config.hidden * (config.full_map + config.inventory)
         if self.message is not None:
             features += self.message.out_features
         self.join = orthogonal(nn.Linear(features, config.hidden))
@@ -50,10 +55,20 @@ class VisualStream(nn.Module):
             self.previous_action(observation.previous_action),
         ]
         if self.message is not None:
-            if observation.message is None:
-                raise ValueError("this policy reads the message: observation.message must not be None")
-            parts.append(self.message(observation.message))
+            parts.append(self.message(_stored(observation.message, "message")))
+        table = self.glyphs.table() if self.map is not None or self.inventory is not None else None
+        if self.map is not None:
+            parts.append(self.map(_stored(observation.glyphs, "glyphs"), table))
+        if self.inventory is not None:
+            glyphs = _stored(observation.inv_glyphs, "inv_glyphs")
+            parts.append(self.inventory(glyphs, _stored(observation.inv_letters, "inv_letters"), table))
         return F.relu(self.norm(self.join(torch.cat(parts, dim=1))))
+
+
+def _stored(field: Tensor | None, name: str) -> Tensor:
+    if field is None:
+        raise ValueError(f"this policy reads observation.{name}: it must not be None")
+    return field
 
 
 class GraphMoEPolicy(Policy):

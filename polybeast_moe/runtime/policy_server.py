@@ -10,7 +10,7 @@ from torch import Tensor
 
 from polybeast_moe import _C
 from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
-from polybeast_moe.runtime.rollouts import ROUTINGS, Rollout
+from polybeast_moe.runtime.rollouts import ROUTINGS, Rollout, observation_of
 
 
 class PolicyServer:
@@ -87,10 +87,4 @@ def _observation(rows: Sequence[tuple[Rollout, int]]) -> Observation:
     def together(name: str) -> Tensor:
         return torch.cat([rollout[name][step] for rollout, step in rows])
 
-    return Observation(
-        glyph_crop=together("glyph_crop"),
-        blstats=together("blstats"),
-        conditions=together("conditions"),
-        previous_action=together("previous_action").long(),
-        message=together("message"),
-    )
+    return observation_of(rows[0][0], together)

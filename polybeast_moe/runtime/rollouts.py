@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +42,7 @@ def rollout_layout(config: RunConfig, state_size: int) -> _C.RolloutLayout:
         state=state_size,
         crop=config.env.crop_size,
         store_glyphs=config.env.store_glyphs,
+        store_inventory=config.env.store_inventory,
         max_episode_steps=config.env.max_episode_steps,
     )
 
@@ -61,19 +63,20 @@ class Rollout:
 
     def observation(self, t: int) -> Observation:
         """Returns the K observations of step t."""
-        return Observation(
-            glyph_crop=self["glyph_crop"][t],
-            blstats=self["blstats"][t],
-            conditions=self["conditions"][t],
-            previous_action=self["previous_action"][t].long(),
-            message=self["message"][t],
-        )
+        return observation_of(self, lambda name: self[name][t])
 
     def episodes(self) -> list[dict[str, float | int]]:
         """Returns the records of episodes that ended in this slot, in the order of their ends."""
         count = int(self["record_count"][0])
         columns = {name: self[f"record_{name}"][:count].tolist() for name in EPISODE_FIELDS}
         return [{name: values[i] for name, values in columns.items()} for i in range(count)]
+
+
+def observation_of(rollout: Rollout, read: Callable[[str], Tensor]) -> Observation:
+    """Observations whose fields `read` gets by name: those that rollouts like this one store."""
+    fields = {name: read(name) for name in Observation._fields if name in rollout.fields}
+    fields["previous_action"] = fields["previous_action"].long()
+    return Observation(**fields)
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,7 @@ def make_batch(rollouts: list[Rollout]) -> Batch:
     games = rollouts[0]["reward"].shape[1]
     offsets = [i * games for i in range(len(rollouts))]
     return Batch(
-        observation=Observation(
-            glyph_crop=rows("glyph_crop"),
-            blstats=rows("blstats"),
-            conditions=rows("conditions"),
-            previous_action=rows("previous_action").long(),
-            message=rows("message"),
-        ),
+        observation=observation_of(rollouts[0], rows),
         first=beside("first").bool(),
         action=beside("action").long(),
         behaviour_logits=beside("behaviour_logits"),
@@ -139,13 +136,7 @@ def make_batch(rollouts: list[Rollout]) -> Batch:
         terminated=beside("terminated").bool(),
         truncated=beside("truncated").bool(),
         initial_state=torch.cat([rollout["initial_state"] for rollout in rollouts]),
-        final_observation=Observation(
-            glyph_crop=final("glyph_crop"),
-            blstats=final("blstats"),
-            conditions=final("conditions"),
-            previous_action=final("previous_action").long(),
-            message=final("message"),
-        ),
+        final_observation=observation_of(rollouts[0], final),
         final_step=final("step").long(),
         final_game=torch.cat(
             [

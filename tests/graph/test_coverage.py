@@ -36,10 +36,14 @@ def test_shares_overlaps_and_verdicts() -> None:
     assert measured.distinct == (2 / 2048,)
 
 
-def test_one_kind_of_play_that_shows_a_condition_suffices() -> None:
-    other = made()
-    other[:40, 3], other[:40, 0] = 1, 0
-    assert coverage.measure(NAMES, {"a": pack(made()), "b": pack(other)}).uncovered() == ()
+def test_kinds_of_play_count_alike_however_long_they_are() -> None:
+    other = made()[:400]
+    other[0, 3], other[0, 0] = 1, 0  # 0.25 % of this play, 0.125 % of both
+    both = coverage.measure(NAMES, {"a": pack(made()), "b": pack(other)})
+    assert both.pooled[3] == 0.00125
+    assert both.uncovered() == ()
+    three = coverage.measure(NAMES, {"a": pack(made()), "b": pack(other), "c": pack(made())})
+    assert three.uncovered() == ("always", "never")
 
 
 def test_the_report_names_everything() -> None:

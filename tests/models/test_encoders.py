@@ -6,7 +6,9 @@ import pytest
 import torch
 from nle import nethack
 
+from polybeast_moe.models.full_map import FullMapEncoder
 from polybeast_moe.models.glyphs import GlyphCropEncoder, glyph_groups
+from polybeast_moe.models.inventory import InventoryEncoder
 from polybeast_moe.models.status import BlstatsEncoder, MessageEncoder
 
 
@@ -100,3 +102,34 @@ def test_message_is_a_bag_of_characters() -> None:
     assert encode(b"").abs().sum() == 0
     torch.testing.assert_close(encode(b"aab")[ord("a") - 32].exp(), torch.tensor(3.0))
     assert encode(b"~ ").nonzero().flatten().tolist() == [0, 94]
+
+
+def test_every_square_of_the_map_is_seen() -> None:
+    encoder = FullMapEncoder(embedding=4, out_features=64)
+    table = torch.randn(nethack.MAX_GLYPH + 1, 4)
+    maps = torch.full((1 + 21 * 79, 21, 79), nethack.GLYPH_CMAP_OFF, dtype=torch.int16)
+    for square in range(21 * 79):
+        maps[square + 1, square // 79, square % 79] = 0
+    with torch.no_grad():
+        dark, *changed = encoder(maps, table)
+    assert sum(not torch.allclose(row, dark) for row in changed) == 21 * 79
+
+
+def test_the_inventory_is_a_set_of_lettered_stacks() -> None:
+    encoder = InventoryEncoder(embedding=4, out_features=16)
+    table = torch.randn(nethack.MAX_GLYPH + 1, 4)
+    glyphs = torch.full((1, 55), nethack.NO_GLYPH, dtype=torch.int16)
+    letters = torch.zeros(1, 55, dtype=torch.uint8)
+    empty = encoder(glyphs, letters, table)
+    glyphs[0, :3] = torch.tensor([2000, 2100, 2200])
+    letters[0, :3] = torch.tensor([ord("a"), ord("b"), ord("Z")])
+    carried = encoder(glyphs, letters, table)
+    turned = torch.arange(55).roll(-1)
+    torch.testing.assert_close(encoder(glyphs[:, turned], letters[:, turned], table), carried)
+    assert not torch.allclose(carried, empty)
+    exchanged = letters.clone()
+    exchanged[0, :2] = letters[0, [1, 0]]
+    assert not torch.allclose(encoder(glyphs, exchanged, table), carried)
+    garbage = glyphs.clone()
+    garbage[0, 3:] = 7  # behind the end
+    torch.testing.assert_close(encoder(garbage, letters, table), carried)

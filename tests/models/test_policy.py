@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from pydantic import ValidationError
 from small import ACTIONS, random_graph, randomise
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -30,7 +31,7 @@ def make_policy(config: RunConfig, graph: KnowledgeGraph | None = None) -> Graph
 
 
 def rows_of(observation: Observation, rows: slice) -> Observation:
-    return Observation(*(field[rows] for field in observation))
+    return Observation(*(None if field is None else field[rows] for field in observation))
 
 
 def tensors(output: PolicyOutput) -> list[torch.Tensor]:
@@ -234,6 +235,16 @@ def test_a_single_expert_does_the_mixtures_operations(make_config: MakeConfig, o
         )
     assert operations[1] == pytest.approx(operations[0], rel=0.02)
     assert (output.alpha == 1).all()
+
+
+@pytest.mark.parametrize(("reads", "field"), [("full_map", "glyphs"), ("inventory", "inv_glyphs")])
+def test_what_a_policy_reads_must_be_stored(make_config: MakeConfig, observe: Observe, reads: str, field: str) -> None:
+    with pytest.raises(ValidationError, match=r"needs env\.store_"):
+        make_config(policy={reads: True})
+    policy = make_policy(make_config(policy={reads: True}, env={"store_glyphs": True, "store_inventory": True}))
+    with pytest.raises(ValueError, match=rf"observation\.{field}"):
+        policy(observe(4))
+    assert "visual" in describe(policy)
 
 
 class Constant(Policy):

@@ -19,6 +19,7 @@ SHAPE = (
     "env.character=tou-hum-neu-mal",  # a tourist dies soon
     "env.max_episode_steps=450",
     "env.store_glyphs=true",
+    "env.store_inventory=true",
     "env.crop_size=7",
     "runtime.games_per_group=5",
     "runtime.unroll=64",
@@ -76,7 +77,7 @@ def check_observation(fields, prefix: str, index, seen: dict[str, np.ndarray], s
     def row(name: str) -> np.ndarray:
         return fields[prefix + name][index].numpy()
 
-    for name in ("glyphs", "blstats", "message"):
+    for name in ("glyphs", "blstats", "message", "inv_glyphs", "inv_letters", "inv_oclasses"):
         assert np.array_equal(row(name), seen[name]), name
     assert np.array_equal(row("glyph_crop"), crop_of(seen["glyphs"], seen["blstats"], side))
     keys = ("glyphs", "blstats", "message", "inv_glyphs", "inv_oclasses", "inv_letters", "misc")

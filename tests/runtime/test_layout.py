@@ -19,6 +19,7 @@ SHAPE = {
     "state": 6,
     "crop": 9,
     "store_glyphs": False,
+    "store_inventory": False,
     "max_episode_steps": 7,
 }
 
@@ -31,6 +32,7 @@ shapes = st.fixed_dictionaries(
         "state": st.integers(0, 40),
         "crop": st.integers(1, 21),
         "store_glyphs": st.booleans(),
+        "store_inventory": st.booleans(),
         "max_episode_steps": st.integers(1, 50),
     }
 )
@@ -65,7 +67,7 @@ def test_equal_checksums_mean_equal_fields(one: dict[str, int], other: dict[str,
 @pytest.mark.parametrize("key", SHAPE)
 def test_the_checksum_tells_any_two_shapes_apart(key: str) -> None:
     longer = {"unroll": 10, "max_episode_steps": 2}  # these two decide how many final observations fit
-    other = SHAPE | {key: True if key == "store_glyphs" else longer.get(key, int(SHAPE[key]) + 1)}
+    other = SHAPE | {key: True if key.startswith("store_") else longer.get(key, int(SHAPE[key]) + 1)}
     assert _C.RolloutLayout(**other).checksum != _C.RolloutLayout(**SHAPE).checksum
 
 
