@@ -1,4 +1,4 @@
-"""Builds the C++ extension `polybeast_moe._C` and the program `pbm-actor`; all else is in pyproject.toml."""
+"""Builds the C++ extension `polybeast_moe._C` and the programs beside it; all else is in pyproject.toml."""
 
 import os
 from pathlib import Path
@@ -6,11 +6,10 @@ from pathlib import Path
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
 
-ACTOR = "pbm-actor"
-ACTOR_MAIN = "csrc/actor/main.cc"
+PROGRAMS = {"pbm-actor": "csrc/actor/main.cc", "pbm-games": "csrc/envs/main.cc"}
 parts = sorted(
-    {str(path) for path in Path("csrc").glob("*/*.cc")} - {ACTOR_MAIN}
-)  # what the extension and the actor share
+    {str(path) for path in Path("csrc").glob("*/*.cc")} - set(PROGRAMS.values())
+)  # what the extension and the programs share
 flags = ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden", "-fno-strict-aliasing"]
 sanitize = os.environ.get("PBM_SANITIZE")  # e.g. address,undefined: for the sanitizer builds of the tests
 if sanitize:
@@ -18,7 +17,7 @@ if sanitize:
 
 extension = Pybind11Extension(
     "polybeast_moe._C",
-    ["csrc/bindings.cc", *parts],
+    [*sorted(str(path) for path in Path("csrc").glob("bindings*.cc")), *parts],
     include_dirs=["csrc"],
     cxx_std=20,
     extra_compile_args=flags,
@@ -27,33 +26,35 @@ extension = Pybind11Extension(
 )
 
 
-class BuildExtensionAndActor(build_ext):
-    """Builds the program `pbm-actor` beside the extension: actor processes load no interpreter."""
+class BuildExtensionAndPrograms(build_ext):
+    """Builds the programs beside the extension: processes that play games load no interpreter."""
 
     def build_extensions(self) -> None:
-        """Compiles and links both."""
+        """Compiles and links all of them."""
         super().build_extensions()
         objects = self.compiler.compile(
-            [ACTOR_MAIN, *parts],
-            output_dir=str(Path(self.build_temp) / "actor"),
+            [*PROGRAMS.values(), *parts],
+            output_dir=str(Path(self.build_temp) / "programs"),
             include_dirs=["csrc"],
             extra_postargs=["-std=c++20", *flags],
         )
-        folder = Path(self.get_ext_fullpath("polybeast_moe._C")).parent
-        self.compiler.link_executable(
-            objects,
-            ACTOR,
-            output_dir=str(folder),
-            target_lang="c++",
-            extra_postargs=extension.extra_link_args,
-        )
+        mains, shared = objects[: len(PROGRAMS)], objects[len(PROGRAMS) :]
+        for program, main in zip(PROGRAMS, mains, strict=True):
+            self.compiler.link_executable(
+                [main, *shared],
+                program,
+                output_dir=str(Path(self.get_ext_fullpath("polybeast_moe._C")).parent),
+                target_lang="c++",
+                extra_postargs=extension.extra_link_args,
+            )
 
     def copy_extensions_to_source(self) -> None:
-        """Puts both into the source tree, for an editable install."""
+        """Puts all of them into the source tree, for an editable install."""
         super().copy_extensions_to_source()
-        built = Path(self.build_lib) / "polybeast_moe" / ACTOR
-        self.copy_file(str(built), str(Path(__file__).parent / "polybeast_moe" / ACTOR))
+        for program in PROGRAMS:
+            built = Path(self.build_lib) / "polybeast_moe" / program
+            self.copy_file(str(built), str(Path(__file__).parent / "polybeast_moe" / program))
 
 
 ParallelCompile("PBM_BUILD_JOBS", default=os.cpu_count() or 1).install()
-setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtensionAndActor})
+setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtensionAndPrograms})

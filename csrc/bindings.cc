@@ -1,4 +1,4 @@
-// The Python face of the C++ parts: the only file that includes pybind11. Exceptions become Python's; the GIL is
+// The Python face of the C++ parts; only files named bindings* include pybind11. Exceptions become Python's; the GIL is
 // released while games are stepped.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
@@ -14,6 +14,8 @@
 
 namespace py = pybind11;
 using namespace pybind11::literals;
+
+void bind_envs(py::module_& m);  // bindings_envs.cc
 
 namespace {
 
@@ -50,16 +52,25 @@ py::dict observation_views(py::object self) {
 }
 
 GameSettings game_settings(std::string library, std::string data_directory, std::string options, std::vector<int> keys,
-                           int max_episode_steps, double penalty_step, double penalty_time,
+                           const std::string& task, std::int64_t max_episode_steps, const std::string& penalty_mode,
+                           double penalty_step, double penalty_time, std::int64_t no_progress_timeout,
+                           bool allow_all_yn_questions, bool allow_all_modes, bool spawn_monsters, bool fix_moon_phase,
                            std::optional<std::int64_t> clock) {
   GameSettings settings;
   settings.library = std::move(library);
   settings.data_directory = std::move(data_directory);
   settings.options = std::move(options);
   settings.keys = std::move(keys);
-  settings.max_episode_steps = max_episode_steps;
-  settings.penalty_step = penalty_step;
-  settings.penalty_time = penalty_time;
+  settings.task = {.kind = pbm::nethack::task_kind(task),
+                   .penalty_mode = pbm::nethack::penalty_mode(penalty_mode),
+                   .penalty_step = penalty_step,
+                   .penalty_time = penalty_time,
+                   .max_episode_steps = max_episode_steps,
+                   .no_progress_timeout = no_progress_timeout};
+  settings.allow_all_yn_questions = allow_all_yn_questions;
+  settings.allow_all_modes = allow_all_modes;
+  settings.spawn_monsters = spawn_monsters;
+  settings.fix_moon_phase = fix_moon_phase;
   settings.clock = clock;
   return settings;
 }
@@ -181,7 +192,10 @@ void bind_nethack(py::module_& m) {
            "path"_a);
   py::class_<GameSettings>(m, "GameSettings")
       .def(py::init(&game_settings), py::kw_only(), "library"_a, "data_directory"_a, "options"_a, "keys"_a,
-           "max_episode_steps"_a = 5000, "penalty_step"_a = -0.01, "penalty_time"_a = 0.0, "clock"_a = py::none());
+           "task"_a = "NetHackScore", "max_episode_steps"_a = 5000, "penalty_mode"_a = "constant",
+           "penalty_step"_a = -0.01, "penalty_time"_a = 0.0, "no_progress_timeout"_a = 10'000,
+           "allow_all_yn_questions"_a = false, "allow_all_modes"_a = false, "spawn_monsters"_a = true,
+           "fix_moon_phase"_a = false, "clock"_a = py::none());
   py::class_<Game>(m, "Game")
       .def(py::init([](std::shared_ptr<LibraryFile> library, const GameSettings& settings,
                        const std::filesystem::path& directory) {
@@ -356,4 +370,5 @@ PYBIND11_MODULE(_C, m) {
   bind_nethack(m);
   bind_shm(m);
   bind_actor(m);
+  bind_envs(m);
 }

@@ -1,5 +1,6 @@
 #include "nethack/game.h"
 
+#include <algorithm>
 #include <cstring>
 #include <fstream>
 #include <string_view>
@@ -9,6 +10,7 @@ namespace {
 
 constexpr int kSpace = ' ';
 constexpr int kEscape = 27;
+constexpr int kQuit = 0x80 | 'q';          // M-q
 constexpr int kOpeningPromptLimit = 1000;  // as in NLE.reset
 
 // Questions that NLE leaves to the agent (SKIP_EXCEPTIONS in nle/env/base.py).
@@ -25,27 +27,50 @@ void touch(const std::filesystem::path& path) {
   if (!file) throw std::runtime_error("cannot create " + path.string());
 }
 
+// Every array of an nle_obs that a game with buffers of its own fills.
+nle_obs arrays_in(ObservationBuffers& buffers) {
+  nle_obs arrays{};
+  arrays.glyphs = buffers.glyphs.data();
+  arrays.blstats = buffers.blstats.data();
+  arrays.message = buffers.message.data();
+  arrays.program_state = buffers.program_state.data();
+  arrays.internal = buffers.internal.data();
+  arrays.misc = buffers.misc.data();
+  arrays.inv_glyphs = buffers.inv_glyphs.data();
+  arrays.inv_letters = buffers.inv_letters.data();
+  arrays.inv_oclasses = buffers.inv_oclasses.data();
+  return arrays;
+}
+
 }  // namespace
 
 Game::Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory)
+    : Game(std::move(library), std::move(settings), std::move(directory), nle_obs{}, nullptr) {
+  obs_ = arrays_in(buffers_);
+}
+
+Game::Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory,
+           const nle_obs& arrays, double* reward_terms)
     : settings_(std::move(settings)),
       directory_(std::move(directory)),
       library_(std::move(library), settings_.clock),
-      nle_settings_(std::make_unique<nle_settings>()) {
+      nle_settings_(std::make_unique<nle_settings>()),
+      obs_(arrays),
+      task_(settings_.task),
+      reward_terms_row_(reward_terms) {
   std::memset(nle_settings_.get(), 0, sizeof(nle_settings));
   copy_text(nle_settings_->hackdir, directory_.string(), "the game's directory");
   copy_text(nle_settings_->options, settings_.options, "the option string");
   nle_settings_->spawn_monsters = settings_.spawn_monsters;
   nle_settings_->fix_moon_phase = settings_.fix_moon_phase;
-  obs_.glyphs = buffers_.glyphs.data();
-  obs_.blstats = buffers_.blstats.data();
-  obs_.message = buffers_.message.data();
-  obs_.program_state = buffers_.program_state.data();
-  obs_.internal = buffers_.internal.data();
-  obs_.misc = buffers_.misc.data();
-  obs_.inv_glyphs = buffers_.inv_glyphs.data();
-  obs_.inv_letters = buffers_.inv_letters.data();
-  obs_.inv_oclasses = buffers_.inv_oclasses.data();
+  // What a step itself looks at, wanted or not.
+  if (obs_.blstats == nullptr) obs_.blstats = buffers_.blstats.data();
+  if (obs_.message == nullptr) obs_.message = buffers_.message.data();
+  if (obs_.program_state == nullptr) obs_.program_state = buffers_.program_state.data();
+  if (obs_.internal == nullptr) obs_.internal = buffers_.internal.data();
+  if (obs_.glyphs == nullptr && (task_.reads_glyphs() || reward_terms != nullptr)) {
+    obs_.glyphs = buffers_.glyphs.data();
+  }
   make_directory();
 }
 
@@ -65,7 +90,7 @@ void Game::make_directory() const {
   for (const char* name : {"perm", "record", "logfile", "xlogfile"}) touch(directory_ / name);
 }
 
-void Game::reset(const Seeds& seeds) {
+EndStatus Game::reset(const Seeds& seeds) {
   close_episode();
   library_.reload();
   auto& initial = nle_settings_->initial_seeds;
@@ -79,36 +104,42 @@ void Game::reset(const Seeds& seeds) {
   nle_settings_->time_seed_is_set = settings_.fix_moon_phase;
 
   obs_.how_done = 0;
-  buffers_.program_state.fill(0);  // a game that ends before its first screen writes none: do not read the last one's
+  // A game that ends before its first screen writes none: do not read the last one's.
+  std::fill_n(obs_.program_state, kProgramStateSize, 0);
   episode_ = EpisodeRecord{.seeds = seeds};
-  frozen_steps_ = 0;
   context_ = library_.start(&obs_, nle_settings_.get());
-  for (int tries = 0; obs_.done || buffers_.program_state[kInMoveloop] == 0; ++tries) {
+  for (int tries = 0; obs_.done || obs_.program_state[kInMoveloop] == 0; ++tries) {
     if (tries == kOpeningPromptLimit || obs_.done)
       throw FatalGameError("the game ended or hung in its opening prompts");
     press(kSpace);
   }
   watch_the_living();
+  if (reward_terms_row_ != nullptr) reward_terms_.begin_episode(obs_);
+  return task_.begin_episode(obs_);
 }
 
 StepResult Game::step(int action) {
   if (context_ == nullptr) throw std::logic_error("step without a running episode: call reset first");
   const int key = settings_.keys.at(static_cast<std::size_t>(action));
-  const long old_score = buffers_.blstats[blstat::kScore];
-  const long old_time = buffers_.blstats[blstat::kTime];
-
-  press(key);
-  if (buffers_.program_state[kGameOver] == 1 || !settings_.allow_all_modes) pass_prompts();
-  ++episode_.length;
+  task_.begin_step(obs_);
 
   StepResult result;
-  result.terminated = obs_.done != 0;
-  result.truncated = !result.terminated && episode_.length >= settings_.max_episode_steps;
-  result.reward = reward(old_score, old_time);
+  press(key);
+  result.limit_at_key = task_.check_limit(obs_);
+  const bool prompted = prompts();
+  if (obs_.program_state[kGameOver] == 1 || !settings_.allow_all_modes) pass_prompts(true);
+  ++episode_.length;
+
+  result.status = task_.end_status(obs_);
+  result.reward = task_.reward(obs_, result.status);
+  if (reward_terms_row_ != nullptr) reward_terms_.write(obs_, prompted, reward_terms_row_);
+  result.terminated = obs_.done || result.status == EndStatus::kTaskSuccessful;
+  result.truncated = !result.terminated && (result.limit_at_key || result.status == EndStatus::kAborted);
   episode_.episode_return += result.reward;
   if (result.terminated || result.truncated) {
-    episode_.score_after_end = buffers_.blstats[blstat::kScore];
-    episode_.how_done = result.terminated ? obs_.how_done : -1;
+    episode_.how_done = obs_.done ? obs_.how_done : -1;
+    if (result.status == EndStatus::kTaskSuccessful) quit();
+    episode_.score_after_end = obs_.blstats[blstat::kScore];
     close_episode();
   }
   return result;
@@ -128,45 +159,46 @@ void Game::press(int key) {
 }
 
 // NLE._perform_known_steps: page through --More--, leave text prompts, decline questions that are not the agent's.
-void Game::pass_prompts() {
+void Game::pass_prompts(bool agent_may_answer) {
   while (!obs_.done) {
-    if (buffers_.internal[kWaitingForSpace]) {
+    if (obs_.internal[kWaitingForSpace]) {
       press(kSpace);
-    } else if (buffers_.internal[kInGetlin]) {
+    } else if (obs_.internal[kInGetlin]) {
       press(kEscape);
     } else {
-      if (buffers_.internal[kInYnFunction] && !asks_what_the_agent_may_answer()) press(kEscape);
+      if (obs_.internal[kInYnFunction] && !(agent_may_answer && asks_what_the_agent_may_answer())) press(kEscape);
       return;
     }
   }
 }
 
+bool Game::prompts() const noexcept {
+  return !obs_.done && (obs_.internal[kWaitingForSpace] || obs_.internal[kInGetlin] || obs_.internal[kInYnFunction]);
+}
+
+// NLE._quit_game. Where the quit itself fails the game is over all the same.
+void Game::quit() {
+  pass_prompts(false);
+  for (const int key : {kQuit, static_cast<int>('y')}) {
+    if (!obs_.done) press(key);
+  }
+  pass_prompts(false);
+}
+
 bool Game::asks_what_the_agent_may_answer() const {
   if (settings_.allow_all_yn_questions) return true;
-  const std::string_view message(reinterpret_cast<const char*>(buffers_.message.data()), buffers_.message.size());
+  const std::string_view message(reinterpret_cast<const char*>(obs_.message), kMessageSize);
   for (const std::string_view question : kAgentQuestions) {
     if (message.find(question) != std::string_view::npos) return true;
   }
   return false;
 }
 
-// NetHackScore._reward_fn in its "constant" penalty mode: the change of score, less a penalty while time stands still.
-double Game::reward(long old_score, long old_time) {
-  const long new_time = buffers_.blstats[blstat::kTime];
-  frozen_steps_ = new_time == old_time ? frozen_steps_ + 1 : 0;
-  double penalty = 0.0;
-  if (frozen_steps_ > 0) penalty += settings_.penalty_step;
-  penalty += static_cast<double>(new_time - old_time) * settings_.penalty_time;
-  // Before a game starts and after it has ended blstats are zero and say nothing of the score.
-  const long gained = obs_.in_normal_game ? buffers_.blstats[blstat::kScore] - old_score : 0;
-  return static_cast<double>(gained) + penalty;
-}
-
 void Game::watch_the_living() {
-  if (!obs_.in_normal_game || buffers_.program_state[kGameOver] != 0 || obs_.done) return;
-  episode_.score = buffers_.blstats[blstat::kScore];
-  episode_.turns = buffers_.blstats[blstat::kTime];
-  episode_.depth = buffers_.internal[kDeepestLevel];
+  if (!obs_.in_normal_game || obs_.program_state[kGameOver] != 0 || obs_.done) return;
+  episode_.score = obs_.blstats[blstat::kScore];
+  episode_.turns = obs_.blstats[blstat::kTime];
+  episode_.depth = obs_.internal[kDeepestLevel];
 }
 
 void Game::close_episode() {

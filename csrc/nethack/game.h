@@ -11,6 +11,8 @@
 
 #include "nethack/abi.h"
 #include "nethack/library.h"
+#include "nethack/reward_terms.h"
+#include "nethack/task.h"
 
 namespace pbm::nethack {
 
@@ -21,9 +23,7 @@ struct GameSettings {
   std::string data_directory;  // NLE's nethackdir, which holds nhdat
   std::string options;
   std::vector<int> keys;
-  int max_episode_steps = 5000;
-  double penalty_step = -0.01;
-  double penalty_time = 0.0;
+  TaskSettings task;
   bool allow_all_yn_questions = false;
   bool allow_all_modes = false;
   bool spawn_monsters = true;
@@ -50,12 +50,14 @@ struct ObservationBuffers {
   std::array<std::uint8_t, kInventorySize> inv_oclasses{};
 };
 
-// The outcome of one step. A step limit truncates: the game goes on without us, and the observation before NLE plays
-// its quit stays readable, so that one can bootstrap from it.
+// The outcome of one step. A limit truncates: the game goes on without us, and the observation before NLE plays its
+// quit stays readable, so that one can bootstrap from it.
 struct StepResult {
   double reward = 0.0;
   bool terminated = false;
   bool truncated = false;
+  EndStatus status = EndStatus::kRunning;
+  bool limit_at_key = false;  // what NLE returns as `truncated`: the limit held before the step was counted
 };
 
 // What is known of an episode while it runs and when it has ended.
@@ -67,19 +69,25 @@ struct EpisodeRecord {
   std::int64_t length = 0;  // steps
   std::int64_t depth = 0;   // the deepest level reached
   std::int64_t turns = 0;   // NetHack's turn counter
-  int how_done = -1;        // game_end_types of hack.h; -1: still alive at the step limit
+  int how_done = -1;        // game_end_types of hack.h; -1: still alive, at a limit or when the task was done
 };
 
 class Game {
  public:
   // `directory` is created for NetHack's own files (levels, locks) and removed with the game.
+  // The game observes into buffers of its own.
   Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory);
+  // The game observes into the arrays that `arrays` points to (see observation.h); keys without one cost nothing. With
+  // `reward_terms`, each step writes one row of kRewardTerms there. Both outlive the game.
+  Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory,
+       const nle_obs& arrays, double* reward_terms);
   ~Game();
   Game(const Game&) = delete;
   Game& operator=(const Game&) = delete;
 
   // Starts an episode and passes its opening prompts. Throws FatalGameError when NetHack gives up.
-  void reset(const Seeds& seeds);
+  // Returns how it stands, as NLE's reset does: kRunning but for odd settings.
+  EndStatus reset(const Seeds& seeds);
 
   // Plays action `action` (an index into keys). Throws std::out_of_range for an unknown action, std::logic_error
   // without a running episode, FatalGameError when NetHack gives up.
@@ -88,16 +96,19 @@ class Game {
   // Ends the running episode after a FatalGameError, with `how_done` as its reason.
   void fail(int how_done);
 
-  const ObservationBuffers& observation() const noexcept { return buffers_; }
+  const ObservationBuffers& observation() const noexcept { return buffers_; }  // of a game with buffers of its own
   const EpisodeRecord& episode() const noexcept { return episode_; }
+  bool ascended() const noexcept { return obs_.how_done == kAscended; }
+  Task& task() noexcept { return task_; }
   bool running() const noexcept { return context_ != nullptr; }
 
  private:
   void make_directory() const;
   void press(int key);
-  void pass_prompts();
+  void pass_prompts(bool agent_may_answer);
   bool asks_what_the_agent_may_answer() const;
-  double reward(long old_score, long old_time);
+  bool prompts() const noexcept;
+  void quit();
   void watch_the_living();
   void close_episode();
 
@@ -109,7 +120,9 @@ class Game {
   ObservationBuffers buffers_;
   nle_ctx_t* context_ = nullptr;
   EpisodeRecord episode_;
-  int frozen_steps_ = 0;  // steps since the turn counter last moved
+  Task task_;
+  RewardTerms reward_terms_;
+  double* reward_terms_row_ = nullptr;
 };
 
 }  // namespace pbm::nethack

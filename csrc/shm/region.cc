@@ -11,25 +11,13 @@
 #include <system_error>
 #include <utility>
 
+#include "shm/settings.h"
+
 namespace pbm::shm {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x30454f4d5f4d4250ULL;  // "PBM_MOE0"
 constexpr std::uint32_t kVersion = 1;
-
-// GameSettings as shared memory can hold it.
-struct SharedSettings {
-  char library[4096];
-  char data_directory[4096];
-  char options[8192];
-  std::int32_t keys[256];
-  std::int32_t num_keys;
-  std::int32_t max_episode_steps;
-  double penalty_step;
-  double penalty_time;
-  std::int64_t clock;
-  bool clock_is_pinned, allow_all_yn_questions, allow_all_modes, spawn_monsters, fix_moon_phase;
-};
 
 struct RegionHeader {
   std::uint64_t magic;
@@ -45,47 +33,6 @@ struct RegionHeader {
 
 constexpr std::size_t kPage = 4096;
 std::size_t pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
-
-template <std::size_t N>
-void copy_text(char (&to)[N], const std::string& from) {
-  if (from.size() >= N) throw std::length_error("too long for the shared region: " + from);
-  std::memcpy(to, from.c_str(), from.size() + 1);
-}
-
-void store(SharedSettings& to, const nethack::GameSettings& from) {
-  copy_text(to.library, from.library);
-  copy_text(to.data_directory, from.data_directory);
-  copy_text(to.options, from.options);
-  if (from.keys.size() > std::size(to.keys)) throw std::length_error("too many actions for the shared region");
-  std::copy(from.keys.begin(), from.keys.end(), to.keys);
-  to.num_keys = static_cast<std::int32_t>(from.keys.size());
-  to.max_episode_steps = from.max_episode_steps;
-  to.penalty_step = from.penalty_step;
-  to.penalty_time = from.penalty_time;
-  to.clock = from.clock.value_or(0);
-  to.clock_is_pinned = from.clock.has_value();
-  to.allow_all_yn_questions = from.allow_all_yn_questions;
-  to.allow_all_modes = from.allow_all_modes;
-  to.spawn_monsters = from.spawn_monsters;
-  to.fix_moon_phase = from.fix_moon_phase;
-}
-
-nethack::GameSettings load(const SharedSettings& from) {
-  nethack::GameSettings to;
-  to.library = from.library;
-  to.data_directory = from.data_directory;
-  to.options = from.options;
-  to.keys.assign(from.keys, from.keys + from.num_keys);
-  to.max_episode_steps = from.max_episode_steps;
-  to.penalty_step = from.penalty_step;
-  to.penalty_time = from.penalty_time;
-  if (from.clock_is_pinned) to.clock = from.clock;
-  to.allow_all_yn_questions = from.allow_all_yn_questions;
-  to.allow_all_modes = from.allow_all_modes;
-  to.spawn_monsters = from.spawn_monsters;
-  to.fix_moon_phase = from.fix_moon_phase;
-  return to;
-}
 
 RegionHeader& region_header(std::uint8_t* base) { return *reinterpret_cast<RegionHeader*>(base); }
 
@@ -123,7 +70,7 @@ Region::Region(FileDescriptor memory_file, const RegionSpec& spec, const nethack
   header.version = kVersion;
   header.layout_checksum = layout_.checksum();
   header.spec = spec;
-  store(header.settings, game);
+  store_settings(header.settings, game);
   for (std::size_t i = 0; i < spec_.actors; ++i) new (base_ + actors_offset_ + i * sizeof(ActorBlock)) ActorBlock{};
   for (std::size_t i = 0; i < groups(); ++i) new (base_ + groups_offset_ + i * sizeof(GroupBlock)) GroupBlock{};
   for (std::size_t i = 0; i < spec_.slots; ++i) new (slot(i)) SlotHeader{};
@@ -141,7 +88,7 @@ Region Region::attach(int fd) {
   const bool ours = header.magic == kMagic && header.version == kVersion &&
                     header.bytes == static_cast<std::uint64_t>(status.st_size);
   const RegionSpec spec = header.spec;
-  const nethack::GameSettings game = ours ? load(header.settings) : nethack::GameSettings{};
+  const nethack::GameSettings game = ours ? load_settings(header.settings) : nethack::GameSettings{};
   const std::uint64_t checksum = header.layout_checksum;
   munmap(mapped, sizeof(RegionHeader));
   if (!ours) throw std::runtime_error("not a shared region of this version");
