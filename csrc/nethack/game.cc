@@ -5,6 +5,8 @@
 #include <fstream>
 #include <string_view>
 
+#include "nethack/observation.h"
+
 namespace pbm::nethack {
 namespace {
 
@@ -140,6 +142,7 @@ StepResult Game::step(int action) {
     episode_.how_done = obs_.done ? obs_.how_done : -1;
     if (result.status == EndStatus::kTaskSuccessful) quit();
     episode_.score_after_end = obs_.blstats[blstat::kScore];
+    if (result.status == EndStatus::kAborted) quit_unseen();
     close_episode();
   }
   return result;
@@ -178,11 +181,35 @@ bool Game::prompts() const noexcept {
 
 // NLE._quit_game. Where the quit itself fails the game is over all the same.
 void Game::quit() {
-  pass_prompts(false);
-  for (const int key : {kQuit, static_cast<int>('y')}) {
-    if (!obs_.done) press(key);
+  try {
+    pass_prompts(false);
+    for (const int key : {kQuit, static_cast<int>('y')}) {
+      if (!obs_.done) press(key);
+    }
+    pass_prompts(false);
+  } catch (const FatalGameError&) {
+    // NetHack gave up while it was left: the step that came before stands.
   }
-  pass_prompts(false);
+}
+
+// A quit that leaves the observation alone. Without it the episode would be missing from the list of the best games,
+// which the terminal shows after each death; nothing else depends on it, so a game that shows no terminal skips it.
+void Game::quit_unseen() {
+  if (obs_.tty_chars == nullptr && obs_.tty_colors == nullptr && obs_.tty_cursor == nullptr) return;
+  const nle_obs shown = obs_;
+  for (const ObservationKey& key : kObservationKeys) key.point(obs_, nullptr);
+  ObservationBuffers unseen = buffers_;
+  obs_.blstats = unseen.blstats.data();
+  obs_.message = unseen.message.data();
+  obs_.program_state = unseen.program_state.data();
+  obs_.internal = unseen.internal.data();
+  std::copy_n(shown.message, kMessageSize, obs_.message);
+  std::copy_n(shown.internal, kInternalSize, obs_.internal);
+  std::copy_n(shown.program_state, kProgramStateSize, obs_.program_state);
+  const EpisodeRecord record = episode_;
+  quit();
+  episode_ = record;
+  for (const ObservationKey& key : kObservationKeys) key.point(obs_, key.where(shown));
 }
 
 bool Game::asks_what_the_agent_may_answer() const {

@@ -109,6 +109,7 @@ class Game {
   bool asks_what_the_agent_may_answer() const;
   bool prompts() const noexcept;
   void quit();
+  void quit_unseen();
   void watch_the_living();
   void close_episode();
 
