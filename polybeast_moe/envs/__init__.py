@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
@@ -9,9 +10,20 @@ import gymnasium
 from polybeast_moe.envs.tasks import TASKS, EndStatus, InvalidOptionError, InvalidTypeError
 
 if TYPE_CHECKING:
+    from polybeast_moe.envs.replay import RecordReplays, Replay, ReplayError, ReplayStep
     from polybeast_moe.envs.vector_env import NetHackVectorEnv
 
-__all__ = ["TASKS", "EndStatus", "InvalidOptionError", "InvalidTypeError", "NetHackVectorEnv"]
+__all__ = [
+    "TASKS",
+    "EndStatus",
+    "InvalidOptionError",
+    "InvalidTypeError",
+    "NetHackVectorEnv",
+    "RecordReplays",
+    "Replay",
+    "ReplayError",
+    "ReplayStep",
+]
 
 for _task in TASKS:
     gymnasium.register(
@@ -21,10 +33,14 @@ for _task in TASKS:
     )
 
 
-def __getattr__(name: str) -> Any:
-    """Imports the environment on first use: finding out whether nle is installed must not need it."""
-    if name == "NetHackVectorEnv":
-        from polybeast_moe.envs.vector_env import NetHackVectorEnv
+_LATER = {
+    "NetHackVectorEnv": "polybeast_moe.envs.vector_env",
+    **dict.fromkeys(("RecordReplays", "Replay", "ReplayError", "ReplayStep"), "polybeast_moe.envs.replay"),
+}
 
-        return NetHackVectorEnv
+
+def __getattr__(name: str) -> Any:
+    """Imports the environment on first use, which needs nle: finding out whether that is installed must not."""
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

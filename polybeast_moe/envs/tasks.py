@@ -129,7 +129,9 @@ class TaskOptions:
         character = self.character or _default_character(task)
         joined = [*chosen, f"name:Agent-{character}"]
         if character == "@":  # a random role draws its race, gender and alignment too
-            joined += [f"{k}:random" for k in ("race", "gender", "align") if not any(o.startswith(k + ":") for o in chosen)]
+            joined += [
+                f"{k}:random" for k in ("race", "gender", "align") if not any(o.startswith(k + ":") for o in chosen)
+            ]
         if self.wizard:
             joined.append("playmode:debug")
         return ",".join(joined)

@@ -62,8 +62,8 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         Args:
             task: an id of NLE's: `NetHack-v0`, `NetHackScore-v0`, ..., `NetHackChallenge-v0`.
             num_envs: games.
-            observation_keys: what to observe (`nle.nethack.OBSERVATION_DESC`); NLE's defaults of the task. A key that is
-                not asked for costs nothing.
+            observation_keys: what to observe (`nle.nethack.OBSERVATION_DESC`); NLE's defaults of the task. A key that
+                is not asked for costs nothing.
             autoreset_mode: Gymnasium's modes, all three.
             num_processes: 1 plays the games in this process; more play them in processes of their own, which also keeps
                 a crash of NetHack out of this one.
@@ -91,7 +91,8 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
 
         self.single_observation_space = spaces.Dict({key: space for key, space in _nle_spaces().items() if key in keys})
-        self.single_action_space = spaces.Discrete(len(self.task_options.keys(task)))
+        self._num_actions = len(self.task_options.keys(task))
+        self.single_action_space = spaces.Discrete(self._num_actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
@@ -133,9 +134,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         f = self._fields
         return [
             (int(core), int(disp), int(lgen) if has else None)
-            for core, disp, lgen, has in zip(
-                f["seed_core"], f["seed_disp"], f["seed_lgen"], f["has_lgen"], strict=True
-            )
+            for core, disp, lgen, has in zip(f["seed_core"], f["seed_disp"], f["seed_lgen"], f["has_lgen"], strict=True)
         ]
 
     def reset(
@@ -148,8 +147,8 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
 
         Args:
             seed: an int s seeds all episodes to come: episode e of game i gets `_C.episode_seeds(s, i, e)`
-                (docs/engine.md). A list gives game i the seed s_i: `_C.episode_seeds(s_i, 0, e)`; None there draws fresh
-                entropy. None leaves earlier seeds in force; without any, seeds are drawn from the system. Seeds of
+                (docs/engine.md). A list gives game i the seed s_i: `_C.episode_seeds(s_i, 0, e)`; None there draws
+                fresh entropy. None leaves earlier seeds in force; without any, the system draws them. Seeds of
                 `set_seeds` come first.
             options: `{"reset_mask": bool array [num_envs]}`: only these games; the others stay as they are.
         """
@@ -214,6 +213,14 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         """Returns, for each game, the steps in a row in which time stood still, which penalties count."""
         return np.array(self._fields["frozen_steps"])
 
+    def set_frozen_steps(self, steps: Sequence[int]) -> None:
+        """Sets that count, one number a game; the next reset takes it over. NLE's is 0 before the first episode."""
+        self._fields["frozen_steps"][...] = steps
+
+    def waiting_for_reset(self) -> NDArray[np.bool_]:
+        """Returns which games have ended and not begun again; the next-step mode resets them in the next step."""
+        return self._ended.copy()
+
     def _check_open(self) -> None:
         if self.closed:
             raise ClosedEnvironmentError("this NetHackVectorEnv is closed")
@@ -231,11 +238,10 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
             raise InvalidTypeError(f"step: actions must be whole numbers, not {array.dtype}")
         if array.shape != (self.num_envs,):
             raise InvalidOptionError(f"step: actions have shape {array.shape} instead of ({self.num_envs},)")
-        count = int(self.single_action_space.n)
-        unknown = (array < 0) | (array >= count)
+        unknown = (array < 0) | (array >= self._num_actions)
         if unknown.any():
             game = int(np.flatnonzero(unknown)[0])
-            raise InvalidOptionError(f"step: action {array[game]} of game {game} is not in [0, {count})")
+            raise InvalidOptionError(f"step: action {array[game]} of game {game} is not in [0, {self._num_actions})")
         return array.astype(np.int64)
 
     def _checked_mask(self, options: dict[str, Any]) -> NDArray[np.bool_]:
@@ -295,8 +301,10 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         fatal = ended & (self._fields["fatal_reason"] != b"")
         if fatal.any():
             self.fatal_games += int(fatal.sum())
-            reasons = [reason.decode(errors="replace") if dead else "" for reason, dead in
-                       zip(self._fields["fatal_reason"].tolist(), fatal.tolist(), strict=True)]
+            reasons = [
+                reason.decode(errors="replace") if dead else ""
+                for reason, dead in zip(self._fields["fatal_reason"].tolist(), fatal.tolist(), strict=True)
+            ]
             info["fatal_reason"], info["_fatal_reason"] = np.array(reasons, dtype=object), fatal
 
     def _reset_now(self, ended: NDArray[np.bool_], last: Info) -> Info:

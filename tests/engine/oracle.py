@@ -1,4 +1,4 @@
-"""Plays NetHackVectorEnv and environments of `nle.env.tasks` side by side and compares every step; run by test_oracle.py.
+"""Plays NetHackVectorEnv and environments of `nle.env.tasks` side by side and compares every step, for test_oracle.py.
 
 Usage: oracle.py SPEC, a JSON object: `task`, `options` (NLE's), `games`, `steps`, `seed`, and optionally `keys`,
 `autoreset`, `processes`, `prefix` (actions that every episode begins with), `lgen`. Prints what it has seen as JSON.
@@ -103,7 +103,9 @@ class Duel:
                     self.begin(where, game, observation, info)
                     ended[game] = False
                     continue
-                ended[game] = self.compare(where, game, int(actions[game]), observation, reward, terminated, truncated, info)
+                ended[game] = self.compare(
+                    where, game, int(actions[game]), observation, reward, terminated, truncated, info
+                )
                 if mode == "SameStep" and ended[game]:
                     self.begin(where, game, observation, info)
 
