@@ -94,7 +94,7 @@ void Game::make_directory() const {
 
 EndStatus Game::reset(const Seeds& seeds) {
   close_episode();
-  library_.reload();
+  library_.restart();
   auto& initial = nle_settings_->initial_seeds;
   initial.seeds[0] = seeds.core;
   initial.seeds[1] = seeds.disp;

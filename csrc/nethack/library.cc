@@ -2,11 +2,14 @@
 
 #include <dlfcn.h>
 #include <elf.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdarg>
+#include <cstdlib>
 #include <cstring>
 #include <ctime>
 #include <fstream>
@@ -16,9 +19,16 @@
 namespace pbm::nethack {
 namespace {
 
+constexpr std::size_t kPage = 4096;
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr int kCollapse = 25;  // MADV_COLLAPSE, which older headers lack
+
+std::size_t pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+
 // What the replaced functions need to know of the call into a library that this thread is in the middle of.
 struct Call {
   std::optional<std::int64_t> clock;
+  Arena* arena = nullptr;
   nle_yield_t yield = nullptr;  // set while the game's own stack runs: it can be left through a yield
   void* escape[5] = {};         // elsewhere the call is left by a long jump
   std::string fatal;
@@ -56,6 +66,34 @@ std::time_t pbm_time(std::time_t* out) {
   return now;
 }
 
+// Blocks of the game's own arena; what the C library has allocated, or when the arena is full, is the C library's.
+void* pbm_malloc(std::size_t bytes) {
+  void* block = current_call != nullptr ? current_call->arena->allocate(bytes) : nullptr;
+  return block != nullptr ? block : std::malloc(bytes);
+}
+
+void pbm_free(void* block) {
+  if (block != nullptr && current_call != nullptr && current_call->arena->contains(block)) {
+    current_call->arena->release(block);
+  } else {
+    std::free(block);
+  }
+}
+
+void* pbm_calloc(std::size_t count, std::size_t bytes) {
+  std::size_t total;
+  if (__builtin_mul_overflow(count, bytes, &total)) return nullptr;
+  void* block = pbm_malloc(total);
+  if (block != nullptr) std::memset(block, 0, total);
+  return block;
+}
+
+void* pbm_realloc(void* block, std::size_t bytes) {
+  if (block == nullptr) return pbm_malloc(bytes);
+  if (current_call == nullptr || !current_call->arena->contains(block)) return std::realloc(block, bytes);
+  return current_call->arena->reallocate(block, bytes);
+}
+
 // A pinned clock is read in UTC, so that a game does not depend on the machine's time zone.
 std::tm* pbm_localtime(const std::time_t* when) {
   thread_local std::tm broken_down;
@@ -76,6 +114,10 @@ const std::array kReplacements = {
     Replacement{"error", reinterpret_cast<void*>(pbm_error)},
     Replacement{"time", reinterpret_cast<void*>(pbm_time)},
     Replacement{"localtime", reinterpret_cast<void*>(pbm_localtime)},
+    Replacement{"malloc", reinterpret_cast<void*>(pbm_malloc)},
+    Replacement{"calloc", reinterpret_cast<void*>(pbm_calloc)},
+    Replacement{"realloc", reinterpret_cast<void*>(pbm_realloc)},
+    Replacement{"free", reinterpret_cast<void*>(pbm_free)},
 };
 
 FileDescriptor memory_file(const char* name, const std::vector<std::uint8_t>& bytes) {
@@ -113,6 +155,11 @@ std::shared_ptr<const LibraryFile> LibraryFile::open(const std::string& path) {
 
 LibraryFile::LibraryFile(std::vector<std::uint8_t> bytes)
     : bytes_(std::move(bytes)), shared_code_(memory_file("libnethack-code", bytes_)) {
+  read_segments();
+}
+
+// Finds the read-only part and the state, and asks the loader to place copies at multiples of a huge page.
+void LibraryFile::read_segments() {
   ElfW(Ehdr) header;
   std::memcpy(&header, bytes_.data(), sizeof header);
   if (header.e_phoff + header.e_phnum * sizeof(ElfW(Phdr)) > bytes_.size()) {
@@ -120,8 +167,22 @@ LibraryFile::LibraryFile(std::vector<std::uint8_t> bytes)
   }
   for (int i = 0; i < header.e_phnum; ++i) {
     ElfW(Phdr) segment;
-    std::memcpy(&segment, bytes_.data() + header.e_phoff + i * sizeof segment, sizeof segment);
-    if (segment.p_type == PT_LOAD && (segment.p_flags & PF_W) == 0) read_only_segments_.push_back(segment);
+    std::uint8_t* const at = bytes_.data() + header.e_phoff + i * sizeof segment;
+    std::memcpy(&segment, at, sizeof segment);
+    const std::size_t end = segment.p_vaddr + segment.p_memsz;
+    if (segment.p_type == PT_GNU_RELRO) state_begin_ = std::max(state_begin_, pages(end));
+    if (segment.p_type != PT_LOAD) continue;
+    if (segment.p_flags & PF_W) {
+      state_begin_ = std::max<std::size_t>(state_begin_, segment.p_vaddr);
+      state_end_ = end;
+    } else if (segment.p_vaddr == segment.p_offset) {
+      read_only_bytes_ = std::max(read_only_bytes_, pages(end));
+      segment.p_align = kHugePage;
+      std::memcpy(at, &segment, sizeof segment);
+    }
+  }
+  if (read_only_bytes_ == 0 || read_only_bytes_ > bytes_.size() || state_begin_ >= state_end_) {
+    throw std::runtime_error("libnethack.so is not laid out as nle 1.3.0's");
   }
 }
 
@@ -132,24 +193,22 @@ Library::Library(std::shared_ptr<const LibraryFile> file, std::optional<std::int
 
 Library::~Library() { unload(); }
 
-void Library::reload() {
-  unload();
-  load();
-}
-
 void Library::load() {
   const std::string path = "/proc/self/fd/" + std::to_string(memory_file_.get());
-  handle_ = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  // Functions are bound now: what is bound later would be forgotten with the rest of the state, and bound again.
+  handle_ = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle_ == nullptr) throw std::runtime_error(std::string("loading libnethack.so failed: ") + dlerror());
   try {
     link_map* image = nullptr;
     if (dlinfo(handle_, RTLD_DI_LINKMAP, &image) != 0) throw std::runtime_error("dlinfo failed on libnethack.so");
-    share_code_pages(image->l_addr);
+    base_ = reinterpret_cast<std::uint8_t*>(image->l_addr);
+    share_code_pages();
     replace_functions(*image);
     start_ = symbol<nle_start_t>(handle_, "nle_start");
     step_ = symbol<nle_step_t>(handle_, "nle_step");
     end_ = symbol<nle_end_t>(handle_, "nle_end");
     yield_ = symbol<nle_yield_t>(handle_, "nle_yield");
+    remember_state();
   } catch (...) {
     unload();
     throw;
@@ -161,18 +220,52 @@ void Library::unload() noexcept {
   handle_ = nullptr;
 }
 
-// Many copies would each bring their own code into the processor's caches, at three to five times the cost of a step.
-// The read-only segments are position independent and identical, so every copy maps the same physical pages.
-void Library::share_code_pages(std::uintptr_t base) {
-  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
-  for (const ElfW(Phdr) & segment : file_->read_only_segments()) {
-    const std::uintptr_t slack = segment.p_vaddr % page;
-    const int protection = PROT_READ | ((segment.p_flags & PF_X) ? PROT_EXEC : 0);
-    void* mapped = mmap(reinterpret_cast<void*>(base + segment.p_vaddr - slack), segment.p_filesz + slack, protection,
-                        MAP_PRIVATE | MAP_FIXED, file_->shared_code(), static_cast<off_t>(segment.p_offset - slack));
-    if (mapped == MAP_FAILED)
-      throw std::runtime_error(std::string("sharing code pages failed: ") + std::strerror(errno));
+// As the loader would end and begin the copy: destructors of its C++ objects (strings live in the C++ library's heap),
+// the memory of a fresh copy, constructors.
+void Library::restart() {
+  guarded(false, [this] { call_all(destructors_, num_destructors_); });
+  arena_.clear();
+  recall_state();
+  guarded(false, [this] { call_all(constructors_, num_constructors_); });
+}
+
+void Library::call_all(std::uintptr_t functions, std::size_t count) {
+  using Function = void (*)();
+  for (std::size_t i = 0; i < count; ++i) reinterpret_cast<const Function*>(functions)[i]();
+}
+
+void Library::remember_state() {
+  for (std::size_t page = file_->state_begin(); page < file_->state_end(); page += kPage) {
+    const std::uint8_t* const from = base_ + page;
+    const std::uint8_t* const to = from + std::min(kPage, file_->state_end() - page);
+    if (std::all_of(from, to, [](std::uint8_t byte) { return byte == 0; })) continue;
+    state_pages_.push_back(page);
+    state_bytes_.insert(state_bytes_.end(), from, to);
+    state_bytes_.resize(state_pages_.size() * kPage);
   }
+}
+
+void Library::recall_state() noexcept {
+  std::memset(base_ + file_->state_begin(), 0, file_->state_end() - file_->state_begin());
+  for (std::size_t i = 0; i < state_pages_.size(); ++i) {
+    const std::size_t bytes = std::min(kPage, file_->state_end() - state_pages_[i]);
+    std::memcpy(base_ + state_pages_[i], state_bytes_.data() + i * kPage, bytes);
+  }
+}
+
+// Many copies would each bring their own code into the processor's caches, at three to five times the cost of a step.
+// The read-only segments are position independent and identical, so every copy maps the same physical pages; in one
+// mapping, which may be executed as a whole, so that the kernel can back its start by one huge page: each copy has
+// addresses of its own, and 32 copies need more translations than the processor keeps. Kernels that cannot do that
+// refuse the advice, which costs nothing.
+void Library::share_code_pages() {
+  void* mapped =
+      mmap(base_, file_->read_only_bytes(), PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, file_->shared_code(), 0);
+  if (mapped == MAP_FAILED) throw std::runtime_error(std::string("sharing code pages failed: ") + std::strerror(errno));
+  madvise(mapped, kHugePage, kCollapse);
+  // Nobody maps these bytes of the copy's own file any more.
+  fallocate(memory_file_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+            static_cast<off_t>(file_->read_only_bytes()));
 }
 
 // Every function is called through its slot in .got.plt, which stays writable: point some of the slots at ours.
@@ -195,6 +288,18 @@ void Library::replace_functions(const link_map& image) {
       case DT_PLTRELSZ:
         slots_bytes = entry->d_un.d_val;
         break;
+      case DT_INIT_ARRAY:
+        constructors_ = image.l_addr + entry->d_un.d_ptr;
+        break;
+      case DT_INIT_ARRAYSZ:
+        num_constructors_ = entry->d_un.d_val / sizeof(void*);
+        break;
+      case DT_FINI_ARRAY:
+        destructors_ = image.l_addr + entry->d_un.d_ptr;
+        break;
+      case DT_FINI_ARRAYSZ:
+        num_destructors_ = entry->d_un.d_val / sizeof(void*);
+        break;
       default:
         break;
     }
@@ -216,7 +321,7 @@ void Library::replace_functions(const link_map& image) {
 }
 
 void Library::guarded(bool inside_game, const std::function<void()>& call) {
-  Call record{.clock = clock_, .yield = inside_game ? yield_ : nullptr, .escape = {}, .fatal = {}};
+  Call record{.clock = clock_, .arena = &arena_, .yield = inside_game ? yield_ : nullptr, .escape = {}, .fatal = {}};
   Call* const outer = current_call;
   current_call = &record;
   if (__builtin_setjmp(record.escape) == 0) call();

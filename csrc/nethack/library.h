@@ -13,6 +13,7 @@
 
 #include "file_descriptor.h"
 #include "nethack/abi.h"
+#include "nethack/arena.h"
 
 namespace pbm::nethack {
 
@@ -21,22 +22,28 @@ class FatalGameError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// libnethack.so as installed: its bytes, and one memory file that the read-only segments of every copy are mapped from.
+// libnethack.so as installed: the bytes that copies are loaded from, and one memory file that the read-only part of
+// every copy is mapped from.
 class LibraryFile {
  public:
   // Throws std::runtime_error when the file is missing or is not a 64-bit shared object with the symbols of abi.h.
   static std::shared_ptr<const LibraryFile> open(const std::string& path);
 
   const std::vector<std::uint8_t>& bytes() const noexcept { return bytes_; }
-  const std::vector<ElfW(Phdr)>& read_only_segments() const noexcept { return read_only_segments_; }
   int shared_code() const noexcept { return shared_code_.get(); }
+  std::size_t read_only_bytes() const noexcept { return read_only_bytes_; }  // from the start, in whole pages
+  // Where a loaded copy keeps its state, from its base on: what stays writable after loading.
+  std::size_t state_begin() const noexcept { return state_begin_; }
+  std::size_t state_end() const noexcept { return state_end_; }
 
  private:
   explicit LibraryFile(std::vector<std::uint8_t> bytes);
 
+  void read_segments();
+
   std::vector<std::uint8_t> bytes_;
-  std::vector<ElfW(Phdr)> read_only_segments_;
   FileDescriptor shared_code_;
+  std::size_t read_only_bytes_ = 0, state_begin_ = 0, state_end_ = 0;
 };
 
 // One private copy, loaded and callable. `time` and `localtime` inside it follow `clock` when that is given.
@@ -47,8 +54,10 @@ class Library {
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
 
-  // Gives the copy the state of a fresh process again.
-  void reload();
+  // Gives the copy the state of a fresh process again. No context of it may be in use.
+  void restart();
+
+  std::size_t heap_used() const noexcept { return arena_.used(); }  // bytes
 
   // Each throws FatalGameError when the library tries to end the process.
   nle_ctx_t* start(nle_obs* observation, nle_settings* settings);
@@ -58,7 +67,10 @@ class Library {
  private:
   void load();
   void unload() noexcept;
-  void share_code_pages(std::uintptr_t base);
+  void share_code_pages();
+  void remember_state();
+  void recall_state() noexcept;
+  void call_all(std::uintptr_t functions, std::size_t count);
   void replace_functions(const link_map& image);
   void guarded(bool inside_game, const std::function<void()>& call);
 
@@ -67,7 +79,13 @@ class Library {
   // Stays open for the object's life: dlopen of a reused descriptor number returns the image already loaded under that
   // name, and two games would silently share their state.
   FileDescriptor memory_file_;
+  Arena arena_;
   void* handle_ = nullptr;
+  std::uint8_t* base_ = nullptr;
+  std::uintptr_t constructors_ = 0, destructors_ = 0;  // DT_INIT_ARRAY and DT_FINI_ARRAY
+  std::size_t num_constructors_ = 0, num_destructors_ = 0;
+  std::vector<std::size_t> state_pages_;   // offsets from base_ of those that are not all zero in a fresh copy
+  std::vector<std::uint8_t> state_bytes_;  // their contents
   nle_start_t start_ = nullptr;
   nle_step_t step_ = nullptr;
   nle_end_t end_ = nullptr;
