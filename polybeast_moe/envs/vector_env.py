@@ -14,7 +14,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from polybeast_moe import _C
-from polybeast_moe.envs.tasks import InvalidOptionError, InvalidTypeError, TaskOptions, observation_keys
+from polybeast_moe.envs.nle_package import check_nle
+from polybeast_moe.envs.tasks import InvalidOptionError, InvalidTypeError, TaskOptions, chosen_keys
 from polybeast_moe.envs.workers import Inline, Processes
 
 Seeds = tuple[int, int, int | None]
@@ -78,7 +79,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         self.closed = True  # until there is something to close
         self.task = task
         self.task_options = TaskOptions.of(task, task_options)
-        keys = _checked_keys(task, observation_keys)
+        keys = chosen_keys(task, observation_keys)
         self.num_envs = _whole("num_envs", num_envs, 1)
         processes = _whole("num_processes", num_processes, 1)
         if processes > num_envs:
@@ -96,7 +97,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-        settings = self.task_options.game_settings(task, None if clock == "real" else int(clock))
+        settings = self.task_options.game_settings(task, None if clock == "real" else int(clock), check_nle())
         self._block = _C.GameBlock(settings, num_envs, processes if processes > 1 else 0, list(keys), reward_terms)
         fields = self._block.fields()
         self._observations = {key: fields[key] for key in keys}
@@ -342,10 +343,6 @@ def _nle_spaces() -> dict[str, spaces.Space[Any]]:
     from nle.env.base import NLE_SPACE_ITEMS
 
     return dict(NLE_SPACE_ITEMS)
-
-
-def _checked_keys(task: str, keys: Sequence[str] | None) -> tuple[str, ...]:
-    return observation_keys(task, keys)
 
 
 def _whole(name: str, value: int, least: int) -> int:
