@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from nle import nethack
 from nle.env.tasks import TASK_ACTIONS, NetHackChallenge, NetHackScore
-
 from play import GAMES
 
 from polybeast_moe.graph import coverage
