@@ -2,7 +2,7 @@
 
     python benchmarks/conditions.py --steps 40000 --out coverage.md
     python benchmarks/conditions.py --recorded trained.pt            # and a policy's play, recorded by play.py --run
-    python benchmarks/conditions.py --observations recorded.npz      # arrays named as NLE names them, instead of playing
+    python benchmarks/conditions.py --observations recorded.npz      # arrays named as NLE names them
 
 Four players make the observations, each on several characters: `task` draws uniformly from the 23 actions of
 NetHackScore, `useful` from NLE's useful actions, `challenge` from all actions of NetHackChallenge with every prompt

@@ -237,7 +237,7 @@ def test_the_command_line_starts_without_heavy_imports():
         except SystemExit:
             pass
         cli.main(["train", "debug", "sed=1"])
-        print(json.dumps([name for name in ("torch", "numpy", "numba", "nle") if name in sys.modules]))
+        print(json.dumps([name for name in ("torch", "numba", "nle") if name in sys.modules]))
         """
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
