@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
-.PHONY: install train test chaos lint format clean
+.PHONY: install train test chaos soak-resets lint format clean
 
 install: .venv/.built
 
@@ -25,6 +25,10 @@ test: install
 
 chaos: install
 	$(BIN)/python benchmarks/chaos.py
+
+# What 100,000 episodes leave behind: nothing.
+soak-resets: install
+	$(BIN)/python benchmarks/resets.py --resets 100000
 
 lint: install
 	$(BIN)/ruff check .

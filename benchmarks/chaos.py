@@ -207,8 +207,7 @@ class Killer(threading.Thread):
         except ProcessLookupError:
             return
         self.kills[f"{name.rsplit('-', 1)[0]} {number.name}"] += 1
-        if number != signal.SIGSTOP:  # it takes a moment to die, and must not be counted twice
-            self._wait(lambda: not _runs(pid), f"{name} dies")
+        self._wait(lambda: not _runs(pid), f"{name} takes its signal")  # or the next one could meet it again
 
     def _wait(self, done: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + LONGEST_WAIT

@@ -46,9 +46,11 @@ class Ours:
         self.turns = int(self.env.reset()[0]["blstats"][:, TIME].sum())
 
     def step(self, actions: np.ndarray) -> np.ndarray:
+        """Returns the turn counters."""
         return self.env.step(actions)[0]["blstats"][:, TIME]
 
     def close(self) -> None:
+        """Ends the games."""
         self.env.close()
 
 
@@ -60,9 +62,11 @@ class Gymnasium:
         self.env.reset()
 
     def step(self, actions: np.ndarray) -> np.ndarray:
+        """Returns the turn counters."""
         return self.env.step(actions)[0]["blstats"][:, TIME]
 
     def close(self) -> None:
+        """Ends the games."""
         self.env.close()
 
 
@@ -94,12 +98,14 @@ class Pipes:
         self.half = games // 2
 
     def step(self, actions: np.ndarray) -> np.ndarray:
+        """Returns the turn counters."""
         for pipe, part in zip(self.pipes, (actions[: self.half], actions[self.half :]), strict=True):
             pipe.send(part)
         columns = [np.concatenate(both) for both in zip(*(pipe.recv() for pipe in self.pipes), strict=True)]
         return columns[1][:, TIME]
 
     def close(self) -> None:
+        """Ends the games."""
         for pipe in self.pipes:
             pipe.send(None)
         for process in self.processes:

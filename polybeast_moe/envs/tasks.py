@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from polybeast_moe import _C
+from polybeast_moe.envs.nle_package import NlePackage
 from polybeast_moe.errors import UserError, nearest
 
 TASKS: dict[str, str] = {
@@ -136,11 +137,8 @@ class TaskOptions:
             joined.append("playmode:debug")
         return ",".join(joined)
 
-    def game_settings(self, task: str, clock: int | None) -> _C.GameSettings:
+    def game_settings(self, task: str, clock: int | None, package: NlePackage) -> _C.GameSettings:
         """Returns what the engine makes a game of `task` from; `clock` None: the real one."""
-        from polybeast_moe.envs.nle_package import check_nle
-
-        package = check_nle()
         challenge = task == "NetHackChallenge-v0"
         return _C.GameSettings(
             library=str(package.library),
@@ -196,7 +194,7 @@ _BASE_KEYS = (
 )
 
 
-def observation_keys(task: str, keys: Sequence[str] | None) -> tuple[str, ...]:
+def chosen_keys(task: str, keys: Sequence[str] | None) -> tuple[str, ...]:
     """Returns the keys to observe: those given, else NLE's defaults of the task.
 
     Raises:

@@ -14,7 +14,8 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from polybeast_moe import _C
-from polybeast_moe.envs.tasks import InvalidOptionError, InvalidTypeError, TaskOptions, observation_keys
+from polybeast_moe.envs.nle_package import check_nle
+from polybeast_moe.envs.tasks import InvalidOptionError, InvalidTypeError, TaskOptions, chosen_keys
 from polybeast_moe.envs.workers import Inline, Processes
 
 Seeds = tuple[int, int, int | None]
@@ -78,7 +79,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         self.closed = True  # until there is something to close
         self.task = task
         self.task_options = TaskOptions.of(task, task_options)
-        keys = _checked_keys(task, observation_keys)
+        keys = chosen_keys(task, observation_keys)
         self.num_envs = _whole("num_envs", num_envs, 1)
         processes = _whole("num_processes", num_processes, 1)
         if processes > num_envs:
@@ -96,7 +97,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
 
-        settings = self.task_options.game_settings(task, None if clock == "real" else int(clock))
+        settings = self.task_options.game_settings(task, None if clock == "real" else int(clock), check_nle())
         self._block = _C.GameBlock(settings, num_envs, processes if processes > 1 else 0, list(keys), reward_terms)
         fields = self._block.fields()
         self._observations = {key: fields[key] for key in keys}
@@ -107,8 +108,10 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
 
         self.fatal_games = 0
         self._everybody = np.ones(num_envs, dtype=np.bool_)
+        self._everybody.flags.writeable = False  # info shares it
         self._started = np.zeros(num_envs, dtype=np.bool_)
         self._ended = np.zeros(num_envs, dtype=np.bool_)
+        self._all_started = self._anyone_ended = False
         self._next_seeds: list[Seeds | None] = [None] * num_envs
         self._roots: list[tuple[int, int] | None] = [None] * num_envs  # seed and game number that episodes follow from
         self._episodes = [0] * num_envs
@@ -160,7 +163,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
             self._seed(seed)
         self._start_episodes(mask)
         self._run()
-        return dict(self._observations), self._info(mask)
+        return dict(self._observations), self._info(mask.copy())
 
     def step(
         self, actions: ArrayLike
@@ -182,19 +185,24 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         """
         self._check_open()
         checked = self._checked_actions(actions)
-        if not self._started.all():
+        if not self._all_started:
             raise ResetNeeded("step: call reset before the first step")
-        again = self._ended
-        if self.autoreset_mode is AutoresetMode.DISABLED and again.any():
-            games = np.flatnonzero(again).tolist()
-            raise ResetNeeded(f'step: games {games} have ended: call reset(options={{"reset_mask": ...}}) first')
         fields = self._fields
-        if again.any():
+        fields["todo"].fill(_C.TODO_STEP)
+        if self._anyone_ended:
+            again = self._ended
+            if self.autoreset_mode is AutoresetMode.DISABLED:
+                games = np.flatnonzero(again).tolist()
+                raise ResetNeeded(f'step: games {games} have ended: call reset(options={{"reset_mask": ...}}) first')
             self._start_episodes(again)
-        fields["todo"][~again] = _C.TODO_STEP
+            fields["todo"][~again] = _C.TODO_STEP
         fields["action"][...] = checked
         self._run()
-        rewards, terminated, truncated = (fields[name].copy() for name in ("reward", "terminated", "truncated"))
+        rewards, terminated, truncated = (
+            fields["reward"].copy(),
+            fields["terminated"].copy(),
+            fields["truncated"].copy(),
+        )
         ended = terminated | truncated
         info = self._info(self._everybody)
         if ended.any():
@@ -202,7 +210,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
             if self.autoreset_mode is AutoresetMode.SAME_STEP:
                 info = self._reset_now(ended, info)
             else:
-                self._ended = ended
+                self._ended, self._anyone_ended = ended, True
         return dict(self._observations), rewards, terminated, truncated, info
 
     def close_extras(self, **_kwargs: Any) -> None:
@@ -232,17 +240,16 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
             self.close()  # some games have made the step and some have not: nothing can go on from here
             raise
 
-    def _checked_actions(self, actions: ArrayLike) -> NDArray[np.int64]:
+    def _checked_actions(self, actions: ArrayLike) -> NDArray[Any]:
         array = np.asarray(actions)
         if array.dtype.kind not in "iu":
             raise InvalidTypeError(f"step: actions must be whole numbers, not {array.dtype}")
         if array.shape != (self.num_envs,):
             raise InvalidOptionError(f"step: actions have shape {array.shape} instead of ({self.num_envs},)")
-        unknown = (array < 0) | (array >= self._num_actions)
-        if unknown.any():
-            game = int(np.flatnonzero(unknown)[0])
+        if array.min() < 0 or array.max() >= self._num_actions:
+            game = int(np.flatnonzero((array < 0) | (array >= self._num_actions))[0])
             raise InvalidOptionError(f"step: action {array[game]} of game {game} is not in [0, {self._num_actions})")
-        return array.astype(np.int64)
+        return array
 
     def _checked_mask(self, options: dict[str, Any]) -> NDArray[np.bool_]:
         mask = options["reset_mask"]
@@ -272,6 +279,8 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
             fields["seed_lgen"][game], fields["has_lgen"][game] = lgen or 0, lgen is not None
         self._started = self._started | mask
         self._ended = self._ended & ~mask
+        self._anyone_ended = bool(self._ended.any())
+        self._all_started = bool(self._started.all())
 
     def _take_seeds(self, game: int) -> Seeds:
         chosen, self._next_seeds[game] = self._next_seeds[game], None
@@ -282,11 +291,14 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         return chosen
 
     def _info(self, mask: NDArray[np.bool_]) -> Info:
-        info: Info = {}
-        names = ["end_status", "is_ascended"] + (["reward_terms"] if self._reward_terms is not None else [])
-        for name in names:
-            info[name] = self._fields[name].copy()
-            info["_" + name] = mask.copy()
+        info: Info = {
+            "end_status": self._fields["end_status"].copy(),
+            "_end_status": mask,
+            "is_ascended": self._fields["is_ascended"].copy(),
+            "_is_ascended": mask,
+        }
+        if self._reward_terms is not None:
+            info |= {"reward_terms": self._reward_terms.copy(), "_reward_terms": mask}
         return info
 
     def _add_records(self, info: Info, ended: NDArray[np.bool_]) -> None:
@@ -331,10 +343,6 @@ def _nle_spaces() -> dict[str, spaces.Space[Any]]:
     from nle.env.base import NLE_SPACE_ITEMS
 
     return dict(NLE_SPACE_ITEMS)
-
-
-def _checked_keys(task: str, keys: Sequence[str] | None) -> tuple[str, ...]:
-    return observation_keys(task, keys)
 
 
 def _whole(name: str, value: int, least: int) -> int:

@@ -42,7 +42,7 @@ def duel(pinned_clock: Path, task: str, games: int, steps: int, **spec: Any) -> 
             HERE / "oracle.py",
             json.dumps({"task": task, "games": games, "steps": steps, "seed": 11, "options": options, **spec}),
         ],
-        env={**os.environ, "LD_PRELOAD": str(pinned_clock)},
+        env={**os.environ, "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {pinned_clock}"},
         capture_output=True,
         text=True,
         check=False,

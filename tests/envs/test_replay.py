@@ -76,10 +76,11 @@ def test_a_replay_reproduces_every_step_at_another_time_and_place(recorded: tupl
     clock = folder.parent / "other_clock.so"
     source = "#include <time.h>\ntime_t time(time_t *o) { if (o) *o = 1615555555; return 1615555555; }\n"
     subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", clock], input=source, text=True, check=True)
+    preloaded = f"{os.environ.get('LD_PRELOAD', '')} {clock}"  # after a sanitizer's runtime, which must be first
     for path in folder.glob("*.replay"):
         played = subprocess.run(
             [sys.executable, "-c", PLAY, path],
-            env={**os.environ, "LD_PRELOAD": str(clock), "TZ": "Pacific/Kiritimati"},
+            env={**os.environ, "LD_PRELOAD": preloaded, "TZ": "Pacific/Kiritimati"},
             capture_output=True,
             text=True,
             check=True,

@@ -323,11 +323,11 @@ def test_what_cannot_be_played_at_all_is_an_error_not_a_hang(
     make_env: MakeEnv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without NetHack's data file no seed gives a game."""
-    from polybeast_moe.envs import nle_package
+    from polybeast_moe.envs import vector_env
 
-    found = nle_package.check_nle()
+    found = vector_env.check_nle()
     monkeypatch.setattr(
-        nle_package, "check_nle", lambda: type(found)(found.library, Path("/nonexistent"), found.version)
+        vector_env, "check_nle", lambda: type(found)(found.library, Path("/nonexistent"), found.version)
     )
     for processes in (1, 2):
         env = make_env(num_processes=processes)
