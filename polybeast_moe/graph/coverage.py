@@ -80,6 +80,11 @@ class Coverage:
         inside = (self.pooled >= LOWEST_SHARE) & (self.pooled <= HIGHEST_SHARE)
         return tuple(self.names[i] for i in np.flatnonzero(~inside).tolist() if self.names[i] not in RARE)
 
+    def unseen(self) -> tuple[str, ...]:
+        """Conditions whose share is out of bounds in every kind of play, named in RARE or not."""
+        inside = ((self.shares >= LOWEST_SHARE) & (self.shares <= HIGHEST_SHARE)).any(axis=1)
+        return tuple(self.names[i] for i in np.flatnonzero(~inside).tolist())
+
     def rare(self) -> tuple[str, ...]:
         """Conditions that are justified as rare."""
         return tuple(name for name in self.names if name in RARE)
@@ -139,6 +144,7 @@ def render(coverage: Coverage, microseconds: Mapping[str, float]) -> str:
     lines += [
         "",
         f"- out of 0.1-99.9 % of pooled play, without a reason: {', '.join(coverage.uncovered()) or 'none'}",
+        f"- out of 0.1-99.9 % in every kind of play, with or without a reason: {len(coverage.unseen())}",
         f"- justified as rare: {len(coverage.rare())} ({100 * rare:.1f} %, at most {100 * HIGHEST_RARE_SHARE:.0f} %)",
         f"- pairs with a Jaccard overlap above {HIGHEST_OVERLAP}: {overlaps or 'none'}",
         "",

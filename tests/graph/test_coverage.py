@@ -31,6 +31,7 @@ def test_shares_overlaps_and_verdicts() -> None:
     assert measured.shares[:, 0].tolist() == [1, 0.5, 0.5, 0, 0]
     assert measured.overlaps == (("half", "same_as_half", 1.0),)
     assert measured.uncovered() == ("always", "never")
+    assert measured.unseen() == ("always", "never", "stunned")
     assert measured.rare() == ("stunned",)
     assert measured.lit == (2.0,)
     assert measured.distinct == (2 / 2048,)
