@@ -156,6 +156,7 @@ class Killer(threading.Thread):
         self._wanted_recoveries = recoveries
         self._dice = random.Random(seed)
         self.error: BaseException | None = None
+        self.run_has_ended = threading.Event()
 
     def run(self) -> None:
         """Kills, measures, and in any case asks the run to stop."""
@@ -172,7 +173,8 @@ class Killer(threading.Thread):
         except BaseException as error:
             self.error = error
         finally:
-            os.kill(os.getpid(), signal.SIGTERM)
+            if not self.run_has_ended.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _pass_some_time(self) -> None:
         """Mostly until the run has moved on as well: killed faster than it can start, nothing would ever be at work."""
@@ -185,8 +187,9 @@ class Killer(threading.Thread):
         """Somebody who lives: to wait for one that is starting and to kill it at once would not be by chance."""
         actors: list[str] = []
         while not actors:
-            time.sleep(0.005)
+            self._wait(lambda: bool(self._supervisor.pids()), "somebody lives")
             actors = [name for name in self._supervisor.pids() if name.startswith("pbm-actor")]
+            time.sleep(0.005)
         return "pbm-policy-0" if self._dice.random() < POLICY_SHARE else self._dice.choice(actors)
 
     def _signal(self) -> signal.Signals:
@@ -212,6 +215,7 @@ class Killer(threading.Thread):
     def _wait(self, done: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + LONGEST_WAIT
         while not done():
+            require(not self.run_has_ended.is_set(), "nobody else ends the run")
             require(time.monotonic() < deadline, f"within {LONGEST_WAIT:.0f} s {what}")
             time.sleep(0.005)
 
@@ -312,6 +316,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     began = time.monotonic()
     with RunDirectory.create(run_dir, config) as directory:
         code = trainer.train(config, directory)
+    killers[0].run_has_ended.set()
     killers[0].join(LONGEST_WAIT)
     if killers[0].error is not None:
         raise killers[0].error
