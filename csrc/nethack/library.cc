@@ -29,6 +29,7 @@ std::size_t pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPag
 struct Call {
   std::optional<std::int64_t> clock;
   Arena* arena = nullptr;
+  std::vector<Destructor>* destructors = nullptr;
   nle_yield_t yield = nullptr;  // set while the game's own stack runs: it can be left through a yield
   void* escape[5] = {};         // elsewhere the call is left by a long jump
   std::string fatal;
@@ -64,6 +65,14 @@ std::time_t pbm_time(std::time_t* out) {
   const std::time_t now = current_call != nullptr && current_call->clock ? *current_call->clock : std::time(nullptr);
   if (out != nullptr) *out = now;
   return now;
+}
+
+// What a constructor of the library's C++ objects asks to be done when the library goes. The C library's list would
+// grow with every episode: it gives a place free again only at its end.
+int pbm_cxa_atexit(void (*function)(void*), void* argument, void* /*library*/) {
+  if (current_call == nullptr) std::abort();  // constructors run under our eyes, or before they can call this
+  current_call->destructors->push_back({function, argument});
+  return 0;
 }
 
 // Blocks of the game's own arena; what the C library has allocated, or when the arena is full, is the C library's.
@@ -118,6 +127,7 @@ const std::array kReplacements = {
     Replacement{"calloc", reinterpret_cast<void*>(pbm_calloc)},
     Replacement{"realloc", reinterpret_cast<void*>(pbm_realloc)},
     Replacement{"free", reinterpret_cast<void*>(pbm_free)},
+    Replacement{"__cxa_atexit", reinterpret_cast<void*>(pbm_cxa_atexit)},
 };
 
 FileDescriptor memory_file(const char* name, const std::vector<std::uint8_t>& bytes) {
@@ -209,6 +219,9 @@ void Library::load() {
     end_ = symbol<nle_end_t>(handle_, "nle_end");
     yield_ = symbol<nle_yield_t>(handle_, "nle_yield");
     remember_state();
+    // The loader has constructed, and the C library keeps the destructors: from here on both are ours.
+    guarded(false, [this] { call_all(finishers_, num_finishers_); });
+    begin();
   } catch (...) {
     unload();
     throw;
@@ -216,17 +229,35 @@ void Library::load() {
 }
 
 void Library::unload() noexcept {
-  if (handle_ != nullptr) dlclose(handle_);
+  if (handle_ == nullptr) return;
+  finish();
+  dlclose(handle_);
   handle_ = nullptr;
 }
 
 // As the loader would end and begin the copy: destructors of its C++ objects (strings live in the C++ library's heap),
 // the memory of a fresh copy, constructors.
 void Library::restart() {
-  guarded(false, [this] { call_all(destructors_, num_destructors_); });
+  finish();
+  begin();
+}
+
+void Library::begin() {
   arena_.clear();
   recall_state();
   guarded(false, [this] { call_all(constructors_, num_constructors_); });
+}
+
+void Library::finish() noexcept {
+  while (!destructors_.empty()) {
+    const Destructor last = destructors_.back();
+    destructors_.pop_back();
+    try {
+      guarded(false, [&last] { last.function(last.argument); });
+    } catch (const FatalGameError&) {
+      // Its memory is forgotten next.
+    }
+  }
 }
 
 void Library::call_all(std::uintptr_t functions, std::size_t count) {
@@ -295,10 +326,10 @@ void Library::replace_functions(const link_map& image) {
         num_constructors_ = entry->d_un.d_val / sizeof(void*);
         break;
       case DT_FINI_ARRAY:
-        destructors_ = image.l_addr + entry->d_un.d_ptr;
+        finishers_ = image.l_addr + entry->d_un.d_ptr;
         break;
       case DT_FINI_ARRAYSZ:
-        num_destructors_ = entry->d_un.d_val / sizeof(void*);
+        num_finishers_ = entry->d_un.d_val / sizeof(void*);
         break;
       default:
         break;
@@ -321,7 +352,12 @@ void Library::replace_functions(const link_map& image) {
 }
 
 void Library::guarded(bool inside_game, const std::function<void()>& call) {
-  Call record{.clock = clock_, .arena = &arena_, .yield = inside_game ? yield_ : nullptr, .escape = {}, .fatal = {}};
+  Call record{.clock = clock_,
+              .arena = &arena_,
+              .destructors = &destructors_,
+              .yield = inside_game ? yield_ : nullptr,
+              .escape = {},
+              .fatal = {}};
   Call* const outer = current_call;
   current_call = &record;
   if (__builtin_setjmp(record.escape) == 0) call();

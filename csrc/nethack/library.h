@@ -46,6 +46,11 @@ class LibraryFile {
   std::size_t read_only_bytes_ = 0, state_begin_ = 0, state_end_ = 0;
 };
 
+struct Destructor {
+  void (*function)(void*);
+  void* argument;
+};
+
 // One private copy, loaded and callable. `time` and `localtime` inside it follow `clock` when that is given.
 class Library {
  public:
@@ -70,6 +75,8 @@ class Library {
   void share_code_pages();
   void remember_state();
   void recall_state() noexcept;
+  void begin();
+  void finish() noexcept;
   void call_all(std::uintptr_t functions, std::size_t count);
   void replace_functions(const link_map& image);
   void guarded(bool inside_game, const std::function<void()>& call);
@@ -82,8 +89,9 @@ class Library {
   Arena arena_;
   void* handle_ = nullptr;
   std::uint8_t* base_ = nullptr;
-  std::uintptr_t constructors_ = 0, destructors_ = 0;  // DT_INIT_ARRAY and DT_FINI_ARRAY
-  std::size_t num_constructors_ = 0, num_destructors_ = 0;
+  std::uintptr_t constructors_ = 0, finishers_ = 0;  // DT_INIT_ARRAY and DT_FINI_ARRAY
+  std::size_t num_constructors_ = 0, num_finishers_ = 0;
+  std::vector<Destructor> destructors_;    // of the C++ objects that now exist
   std::vector<std::size_t> state_pages_;   // offsets from base_ of those that are not all zero in a fresh copy
   std::vector<std::uint8_t> state_bytes_;  // their contents
   nle_start_t start_ = nullptr;
