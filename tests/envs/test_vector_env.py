@@ -305,7 +305,8 @@ def test_processes_die_with_whoever_made_them(tmp_path: Path) -> None:
         "env = NetHackVectorEnv('NetHackScore-v0', 2, observation_keys=('blstats',), num_processes=2)\n"
         "env.reset(); print(*env._player.pids, flush=True); time.sleep(60)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}  # SIGKILL gives it no chance to remove the games' folder
+    parent = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(pids) == 2
