@@ -1,0 +1,38 @@
+"""The configuration of a run: each component's settings as a validated, frozen model.
+
+`RunConfig` is the whole file. Validation happens here, at the edge; everything inside trusts what it gets. Reading
+files and command-line overrides is `polybeast_moe.config_files`.
+"""
+
+from polybeast_moe.config.base import MISFIT, Section
+from polybeast_moe.config.env import EnvConfig
+from polybeast_moe.config.learner import LearnerConfig, OptimizerConfig, RewardConfig
+from polybeast_moe.config.phases import EntropyTarget, LossWeights, PhaseConfig, Ramp, Schedule, Until
+from polybeast_moe.config.policy import SEMANTIC_EXPERTS, GraphConfig, PolicyConfig, RouterConfig
+from polybeast_moe.config.run import Bound, EvaluationConfig, MonitoringConfig, RunConfig, SnapshotConfig
+from polybeast_moe.config.runtime import RuntimeConfig
+
+__all__ = [
+    "MISFIT",
+    "SEMANTIC_EXPERTS",
+    "Bound",
+    "EntropyTarget",
+    "EnvConfig",
+    "EvaluationConfig",
+    "GraphConfig",
+    "LearnerConfig",
+    "LossWeights",
+    "MonitoringConfig",
+    "OptimizerConfig",
+    "PhaseConfig",
+    "PolicyConfig",
+    "Ramp",
+    "RewardConfig",
+    "RouterConfig",
+    "RunConfig",
+    "RuntimeConfig",
+    "Schedule",
+    "Section",
+    "SnapshotConfig",
+    "Until",
+]

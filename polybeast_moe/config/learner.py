@@ -1,0 +1,42 @@
+"""The learner: V-trace, optimiser, what becomes of the reward."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from polybeast_moe.config.base import Section
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerConfig(Section):
+    """Adam(W) (Kingma & Ba 2015) or RMSProp as IMPALA used it (Espeholt et al. 2018)."""
+
+    name: Literal["adam", "adamw", "rmsprop"] = "adam"
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    alpha: float = Field(0.99, gt=0, lt=1, description="RMSProp's smoothing")
+    eps: PositiveFloat = 1e-6
+    weight_decay: float = Field(0.0, ge=0)
+
+
+class RewardConfig(Section):
+    """What the learner makes of the task's reward: `tanh` gives tanh(reward / scale), `clip` clamps to [-1, 1]."""
+
+    transform: Literal["none", "clip", "tanh"] = "tanh"
+    scale: PositiveFloat = 10.0
+
+
+class LearnerConfig(Section):
+    """V-trace actor-critic (IMPALA, Espeholt et al. 2018)."""
+
+    slots_per_batch: PositiveInt = Field(2, description="rollouts (one group, `unroll` steps each) in one update")
+    discount: float = Field(0.995, gt=0, le=1)
+    clip_rho: PositiveFloat = 1.0
+    clip_c: PositiveFloat = 1.0
+    clip_pg_rho: PositiveFloat = 1.0
+    normalise_advantages: bool = True
+    max_grad_norm: PositiveFloat = 40.0
+    optimizer: OptimizerConfig = OptimizerConfig()
+    reward: RewardConfig = RewardConfig()

@@ -1,0 +1,120 @@
+"""The whole configuration, and what must agree between its sections."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import Field, PositiveFloat, model_validator
+
+from polybeast_moe.config.base import Section, misfit
+from polybeast_moe.config.env import EnvConfig
+from polybeast_moe.config.learner import LearnerConfig
+from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, ends
+from polybeast_moe.config.policy import GraphConfig, PolicyConfig
+from polybeast_moe.config.runtime import RuntimeConfig
+from polybeast_moe.errors import nearest
+
+
+class Bound(Section):
+    """A target on one figure of the report: at least, at most, or within two values."""
+
+    at_least: float | None = None
+    at_most: float | None = None
+    within: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Bound:
+        if sum(value is not None for value in (self.at_least, self.at_most, self.within)) != 1:
+            raise ValueError("give exactly one of at_least, at_most, within")
+        return self
+
+
+class SnapshotConfig(Section):
+    """When snapshots are written and how many are kept. Each phase's end and the run's end write one too."""
+
+    every_seconds: PositiveFloat = 30.0
+    keep_last: int = Field(3, ge=1)
+
+
+class MonitoringConfig(Section):
+    """Cadence of metrics rows (seconds) and which sinks get them beside the CSV files."""
+
+    every_seconds: PositiveFloat = 5.0
+    tensorboard: bool = True
+
+
+class EvaluationConfig(Section):
+    """What is measured beside training: episodes of a uniformly random policy under the same protocol."""
+
+    random_episodes: int = Field(0, ge=0)
+
+
+class RunConfig(Section):
+    """A whole run, as one YAML file holds it."""
+
+    seed: int = Field(1, ge=0, lt=2**63)
+    run_dir: str | None = Field(None, description="None: runs/<configuration's name>-<date and time>")
+    env: EnvConfig = EnvConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    graph: GraphConfig = GraphConfig()
+    policy: PolicyConfig = PolicyConfig()
+    learner: LearnerConfig = LearnerConfig()
+    phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
+    targets: dict[str, dict[str, Bound]] = Field(default_factory=dict)
+    snapshots: SnapshotConfig = SnapshotConfig()
+    monitoring: MonitoringConfig = MonitoringConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _phases_and_targets_agree(self) -> RunConfig:
+        names = [phase.name for phase in self.phases]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise misfit(("phases", index, "name"), f"phase names must differ: {name} is taken")
+        for name in self.targets:
+            if name not in names:
+                raise misfit(("targets", name), f"there is no such phase{nearest(name, names)}")
+        return self
+
+    @model_validator(mode="after")
+    def _phases_follow_each_other(self) -> RunConfig:
+        for key in ("episodes", "frames"):
+            highest = 0
+            for index, phase in enumerate(self.phases):
+                end = getattr(phase.until, key)
+                if end is not None and end <= highest:
+                    what = f"counts from the start of the run: {end} must be above the earlier phase's {highest}"
+                    raise misfit(("phases", index, "until", key), what)
+                highest = end or highest
+        return self
+
+    @model_validator(mode="after")
+    def _entropy_targets_can_be_reached(self) -> RunConfig:
+        highest = math.log(len(self.policy.experts))
+        for index, phase in enumerate(self.phases):
+            if isinstance(phase.temperature, EntropyTarget):
+                low, high = ends(phase.temperature.target_alpha_entropy)
+                if low < 0 or high > highest:
+                    at = ("phases", index, "temperature", "target_alpha_entropy")
+                    raise misfit(at, f"must lie between 0 and ln(number of experts) = {highest:.3f} nats")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_encoded_is_stored(self) -> RunConfig:
+        for reads, stores in (("full_map", "store_glyphs"), ("inventory", "store_inventory")):
+            if getattr(self.policy, reads) and not getattr(self.env, stores):
+                raise misfit(("policy", reads), f"needs env.{stores}: true")
+        return self
+
+    @model_validator(mode="after")
+    def _batch_is_made_of_whole_rounds(self) -> RunConfig:
+        slots, groups = self.learner.slots_per_batch, self.runtime.groups
+        if self.runtime.mode == "inline" and slots % groups:
+            what = f"{slots} must be a multiple of runtime.groups ({groups}) in inline mode"
+            raise misfit(("learner", "slots_per_batch"), what)
+        return self
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns nested dictionaries and lists, as YAML holds them."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -1,0 +1,26 @@
+"""Who steps the games, and how many."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, PositiveInt
+
+from polybeast_moe.config.base import Section
+
+
+class RuntimeConfig(Section):
+    """Who steps the games and how many: `actors` x `groups` x `games_per_group` games, rollouts of `unroll` steps.
+
+    `asynchronous`: actors, policy worker and learner are processes of their own. `inline`: one process does all in
+    turn, deterministically, with one actor. None: chosen for the machine (`polybeast_moe.runtime.defaults`).
+    """
+
+    mode: Literal["asynchronous", "inline"] = "asynchronous"
+    actors: PositiveInt | None = Field(None, le=1024)
+    groups: PositiveInt = Field(2, le=64, description="groups an actor alternates between")
+    games_per_group: PositiveInt = 32
+    unroll: PositiveInt = 32
+    threads: PositiveInt | None = Field(None, description="torch threads of the learner")
+    policy_threads: PositiveInt | None = Field(None, description="torch threads of the policy worker")
+    groups_per_batch: PositiveInt | None = Field(None, description="most groups in one inference; None: all that wait")
