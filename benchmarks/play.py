@@ -2,7 +2,7 @@
 
 python benchmarks/play.py --out random.pt
 python benchmarks/play.py --run RUN_DIR --out trained.pt        # the run's newest good snapshot plays
-python benchmarks/play.py --run RUN_DIR --every 8 --out long.pt env.character=@ env.max_episode_steps=5000
+python benchmarks/play.py --run RUN_DIR --every 8 --out long.pt env.character='"@"' env.max_episode_steps=5000
 
 A recording is made of stretches of 32 consecutive steps of all games, as a batch of training is. `--every N` keeps one
 stretch in N, so that a recording of the same size reaches deeper into the episodes.
@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -34,6 +36,8 @@ from polybeast_moe.snapshots import load, newest_good
 
 GAMES, UNROLL, WARM_UP_ROLLOUTS = 64, 32, 8
 Player = Callable[[Rollout, int], Tensor]
+HOW = {"random": "--rows 2048", "trained": "--run RUN_DIR --rows 2048"}
+"""How `policy_results.sh` makes recordings of these names."""
 
 
 def random_player(seed: int = 0) -> Player:
@@ -124,6 +128,13 @@ def observations(arguments: argparse.Namespace, rows: int) -> dict[str, Observat
         player, config = trained_player(arguments.run)
         play["trained"] = record(player, rows, config.env)
     return play
+
+
+def commands(arguments: argparse.Namespace, script: str) -> list[str]:
+    """What was run, for the page of results: how its recordings are made, then the script itself."""
+    given = [str(path) for path in arguments.observations]
+    made = [f"python benchmarks/play.py {HOW.get(Path(path).stem, '')} --out {path}" for path in given]
+    return [*made, shlex.join(["python", f"benchmarks/{script}", *sys.argv[1:]])]
 
 
 def main() -> None:
