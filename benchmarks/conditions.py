@@ -6,8 +6,8 @@
 
 Four players make the observations, each on several characters: `task` draws uniformly from the 23 actions of
 NetHackScore, `useful` from NLE's useful actions, `challenge` from those of NetHackChallenge, which leaves prompts open,
-and escapes from a prompt half of the time (else games stand in one for ever), and `explorer` is a small script that walks
-to unseen squares, picks things up, fights and descends: it shows what a policy that plays would see.
+and escapes from a prompt half of the time (else games stand in one for ever), and `explorer` is a small script that
+walks to unseen squares, picks things up, fights and descends: it shows what a policy that plays would see.
 """
 
 from __future__ import annotations

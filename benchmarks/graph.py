@@ -248,7 +248,8 @@ def main() -> None:
         forms = streams(GraphConfig(hidden=hidden, heads=heads), graph, arguments.compile)
         for name, seen in recorded.items():
             found[f"{prefix}{name}"] = compare(forms, seen.conditions, arguments.repeats)
-            title = f"{prefix}{name} play: {graph.num_nodes} nodes, {graph.num_edges:,} edges, hidden {hidden}, {heads} heads"
+            size = f"{graph.num_nodes} nodes, {graph.num_edges:,} edges, hidden {hidden}, {heads} heads"
+            title = f"{prefix}{name} play: {size}"
             sections.append(section(title[0].upper() + title[1:], found[f"{prefix}{name}"]))
             print(sections[-1], "\n")
     if arguments.results:
