@@ -174,8 +174,8 @@ def main() -> None:
         f"## Parts\n\n```\n{parts}\n```",
         f"## The whole policy, one thread\n\n{cost_table(costs)}",
         "## From 4 to 64 experts of the same size\n\nMicroseconds a row, one thread. softmax and sparsemax: "
-        f"forward and backward of 2,048 rows; inference: {FEW} rows a call, sparsemax. Support: experts a row under sparsemax."
-        f"\n\n{expert_table(experts)}",
+        f"forward and backward of 2,048 rows; inference: {FEW} rows a call, sparsemax. Support: experts a row under "
+        f"sparsemax.\n\n{expert_table(experts)}",
     ]
     print("\n\n".join(sections))
     if arguments.results:
