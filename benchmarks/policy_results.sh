@@ -19,7 +19,7 @@ fi
 $python benchmarks/play.py --rows 2048 --out $recordings/random.pt
 $python benchmarks/play.py --run "$run" --rows 2048 --out $recordings/trained.pt
 $python benchmarks/play.py --run "$run" --rows 40960 --every 2 --out $recordings/monk.pt
-$python benchmarks/play.py --run "$all_roles" --rows 81920 --every 4 --out $recordings/all_roles.pt
+$python benchmarks/play.py --run "$all_roles" --rows 40960 --every 4 --out $recordings/all_roles.pt
 
 $python benchmarks/conditions.py --steps 40000 --episode-steps 1500 \
   --recorded $recordings/monk.pt $recordings/all_roles.pt --results
