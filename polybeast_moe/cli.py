@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,6 +13,7 @@ from polybeast_moe.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from polybeast_moe.config import RunConfig
+    from polybeast_moe.learning.distributed import Ranks
 
 _EXAMPLES = {
     None: """examples:
@@ -28,8 +29,9 @@ _EXAMPLES = {
   polybeast-moe resume runs/try phases.deep_finetune.until.frames=2_000_000""",
     "report": """example:
   polybeast-moe report runs/try      writes runs/try/report/index.html""",
-    "doctor": """example:
-  polybeast-moe doctor""",
+    "doctor": """examples:
+  polybeast-moe doctor
+  polybeast-moe doctor --plan 8 96      what 8 GPUs and 96 cores would do, by the model of docs/scaling.md""",
 }
 
 
@@ -87,7 +89,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_overrides(resume)
     report = add("report", "write a run's tables, figures and HTML page")
     report.add_argument("run_dir", metavar="RUN_DIR")
-    add("doctor", "show what this machine has")
+    doctor = add("doctor", "show what this machine has")
+    doctor.add_argument(
+        "--plan", nargs=2, type=int, metavar=("GPUS", "CORES"), help="predict frames/s and name what binds"
+    )
+    doctor.add_argument(
+        "--gpu-us", nargs=2, type=float, metavar=("INFERENCE", "UPDATE"), help="microseconds of a GPU a frame"
+    )
 
     # Overrides may stand on either side of options; argparse alone gathers only the first stretch of them.
     arguments, rest = parser.parse_known_args(argv)
@@ -106,30 +114,48 @@ def _run(arguments: argparse.Namespace) -> int:
             return _resume(arguments.run_dir, arguments.overrides)
         case "report":
             return _report(Path(arguments.run_dir))
-    return _doctor()
+    return _plan(arguments) if arguments.plan else _doctor()
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from polybeast_moe.config_files import load_config
     from polybeast_moe.envs.nle_package import check_nle
-    from polybeast_moe.run_directory import RunDirectory, holds_run
 
     check_nle()
     config = load_config(arguments.config, arguments.overrides)
     if arguments.run_dir == "":
         raise UserError("--run-dir is empty: name a folder, or leave it out")
+    return _with_ranks(lambda ranks: _begin(arguments, config, ranks))
+
+
+def _with_ranks(lead: Callable[[Ranks], int]) -> int:
+    """Trains with the ranks that torchrun has started, if it has; `lead` is what rank 0 does."""
+    from polybeast_moe.learning.distributed import joined
+
+    with joined() as ranks:
+        if ranks.lead:
+            return lead(ranks)
+        from polybeast_moe.follower import follow
+
+        return follow(ranks)
+
+
+def _begin(arguments: argparse.Namespace, config: RunConfig, ranks: Ranks) -> int:
+    """Starts a run, or goes on with it where the arguments allow that."""
+    from polybeast_moe.run_directory import RunDirectory, holds_run
+
     path = arguments.run_dir or config.run_dir
     if arguments.resume_or_start:
         if path is None:
             raise UserError("--resume-or-start needs to know which run: give --run-dir DIR")
         if holds_run(path):
-            return _go_on(path, config, start_without_snapshot=True)
+            return _go_on(path, config, ranks, start_without_snapshot=True)
     path = path or f"runs/{Path(arguments.config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     from polybeast_moe.trainer import train  # before anything is created
 
     with RunDirectory.create(path, config) as run:
         try:
-            return train(config, run, None)
+            return train(config, run, None, ranks)
         except Exception:  # a foreign graph, for example: without a snapshot it is as if it had never been tried
             run.withdraw()
             raise
@@ -141,10 +167,10 @@ def _resume(path: str, overrides: Sequence[str]) -> int:
 
     check_nle()
     config = RunDirectory.open(path, lock=False).config(overrides)
-    return _go_on(path, config, start_without_snapshot=False)
+    return _with_ranks(lambda ranks: _go_on(path, config, ranks, start_without_snapshot=False))
 
 
-def _go_on(path: str, config: RunConfig, start_without_snapshot: bool) -> int:
+def _go_on(path: str, config: RunConfig, ranks: Ranks, *, start_without_snapshot: bool) -> int:
     """Continues the run in `path` with `config`, from its newest good snapshot."""
     from polybeast_moe.run_directory import RunDirectory
     from polybeast_moe.snapshots import newest_good
@@ -161,7 +187,7 @@ def _go_on(path: str, config: RunConfig, start_without_snapshot: bool) -> int:
             run.clear_records()
         from polybeast_moe.trainer import train
 
-        return train(config, run, snapshot)
+        return train(config, run, snapshot, ranks)
 
 
 def _report(path: Path) -> int:
@@ -171,6 +197,21 @@ def _report(path: Path) -> int:
     from polybeast_moe.evaluation.report import write_report
 
     print(write_report(path))
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from polybeast_moe.scaling import MEASURED, GpuCosts, describe, plan_cpu, plan_gpu
+
+    gpus, cores = arguments.plan
+    if gpus < 0 or cores < max(1, gpus):
+        raise UserError(f"--plan {gpus} {cores}: GPUS from 0, CORES at least one and one a GPU")
+    if arguments.gpu_us and min(arguments.gpu_us) <= 0:
+        raise UserError("--gpu-us: microseconds are above 0")
+    gpu = GpuCosts(*arguments.gpu_us) if arguments.gpu_us else None
+    plan = plan_gpu(gpus, cores, MEASURED, gpu) if gpus else plan_cpu(cores, MEASURED)
+    for name, finding in describe(plan, gpu_known=not gpus or gpu is not None):
+        print(f"{name:<10}{finding}")
     return 0
 
 

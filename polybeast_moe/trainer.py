@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import shutil
 import statistics
-import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
@@ -22,6 +19,8 @@ from polybeast_moe.errors import RunFailed, UserError
 from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
 from polybeast_moe.graph import KnowledgeGraph, load_graph
+from polybeast_moe.learning.crew import Begin, Crew
+from polybeast_moe.learning.distributed import ALONE, Ranks
 from polybeast_moe.learning.learner import Learner, UpdateReport
 from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, advance, phase_progress
 from polybeast_moe.models import build_policy
@@ -31,34 +30,36 @@ from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
 from polybeast_moe.monitoring.sinks import CsvSink, Sink, Sinks
 from polybeast_moe.ops.backends import select_mixture
 from polybeast_moe.run_directory import RunDirectory
-from polybeast_moe.runtime.asynchronous import AsynchronousRuntime
 from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.defaults import with_defaults
-from polybeast_moe.runtime.inline import InlineRuntime
+from polybeast_moe.runtime.games_folder import make_games_folder
+from polybeast_moe.runtime.make import make_runtime
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process
 from polybeast_moe.runtime.rollouts import Rollout, make_batch
 from polybeast_moe.snapshots import Snapshot, load, prune, save
 
-_GAMES_PREFIX = "polybeast-moe-"
 _GIVE_UP_AFTER_SKIPPED = 100  # updates in a row
 
 
-def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) -> int:
+def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None, ranks: Ranks = ALONE) -> int:
     """Trains until the last phase ends or a signal asks to stop; returns the exit code (128 + the signal's number).
 
-    `resume` is the snapshot to go on from.
+    `resume` is the snapshot to go on from. With several `ranks` this is rank 0, the others are in `follower.follow`.
     """
     keep_freed_memory()
     name_process("pbm-learner-0")
-    torch.set_num_threads(with_defaults(config.runtime, usable_cores()).threads or 1)
+    torch.set_num_threads(with_defaults(config.runtime, ranks.cores(usable_cores())).threads or 1)
     package = check_nle()
     snapshot = load(resume) if resume is not None else None
-    games, lock = _make_games_directory()
+    ranks.from_lead(Begin(config, snapshot, str(run_dir.log)))
+    crew = Crew(ranks, config.distributed.patience)
+    games, lock = make_games_folder()
     try:
         with StopRequests() as stop, Console() as console:
-            trainer = Trainer(config, run_dir, package, games, console, snapshot)
+            trainer = Trainer(config, run_dir, package, games, console, snapshot, crew)
             try:
                 trainer.run(stop)
+                crew.end()
             finally:
                 trainer.close()
             if not stop():
@@ -88,9 +89,12 @@ class Trainer:
         games: Path,
         console: Console,
         snapshot: Snapshot | None = None,
+        crew: Crew | None = None,
     ) -> None:
         """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from."""
-        self._config = config.model_copy(update={"runtime": with_defaults(config.runtime, usable_cores())})
+        self._crew = crew or Crew(ALONE, config.distributed.patience)
+        cores = self._crew.ranks.cores(usable_cores())
+        self._config = config.model_copy(update={"runtime": with_defaults(config.runtime, cores)})
         self._given = config
         self._run_dir = run_dir
         self._console = console
@@ -107,7 +111,8 @@ class Trainer:
         graph = _load_graph(config)
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
         select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
-        self._learner = Learner(self._policy, config.learner)
+        ranks, experts = self._crew.ranks, len(config.policy.expert_names)
+        self._learner = Learner(self._policy, config.learner, ranks, experts=experts)
         self._window = MetricsWindow(config.policy.expert_names)
         self._sinks = Sinks(_sinks(config, run_dir.path), console.log)
         if snapshot is not None:
@@ -121,14 +126,18 @@ class Trainer:
         """Trains until the curriculum ends or `stop` is asked for; the last act is a snapshot."""
         settings = self._advance({})
         self._tell_runtime(settings)
+        self._crew.tell(settings, self._controller.finished)
         self._wait_for_start_up(stop)
         while not self._controller.finished and not stop():
             self._tell_runtime(settings)
-            rollouts = self._runtime.collect(stop)
+            rollouts = self._crew.collect(self._runtime, stop)
             if rollouts is None:
                 break
             diagnostics = self._learn(rollouts, settings)
+            if diagnostics is None:
+                continue
             before, settings = settings, self._advance(diagnostics)
+            self._crew.tell(settings, self._controller.finished)
             phase_ended = settings.phase != before.phase or self._controller.finished
             self._report(before, due=phase_ended)
             if phase_ended:
@@ -154,28 +163,24 @@ class Trainer:
         self._sinks.close()
 
     def _make_runtime(self, package: NlePackage, games: Path) -> Runtime:
-        first_episode = self._starts << 40  # every start of the run numbers its episodes anew: no seed comes twice
-        if self._config.runtime.mode == "inline":
-            return InlineRuntime(self._config, self._policy, package, games, first_episode=first_episode)
-        return AsynchronousRuntime(
-            self._config,
-            self._policy,
-            package,
-            games,
-            first_episode=first_episode,
-            log_path=self._run_dir.log,
-            log=self._console.log,
+        log = self._console.log
+        return make_runtime(
+            self._config, self._policy, package, games, starts=self._starts, log_path=self._run_dir.log, log=log
         )
 
-    def _learn(self, rollouts: list[Rollout], settings: Settings) -> dict[str, float]:
-        """One update: consumes the rollouts, counts their frames and episodes."""
+    def _learn(self, rollouts: list[Rollout], settings: Settings) -> dict[str, float] | None:
+        """One update: consumes the rollouts of all ranks, counts their frames and episodes; None: nobody had any."""
         began = time.perf_counter()
-        batch = make_batch(rollouts)
+        batch = make_batch(rollouts) if rollouts else None
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
         self._runtime.give_back(rollouts)
-        report = self._learner.update(batch, settings)
+        part = self._crew.update(self._learner, batch, episodes, settings)
+        if part is None:
+            return None
+        frames, report, episodes = part.frames, part.report, part.episodes
+        for line in part.messages:
+            self._console.log(line)
         self._watch(report)
-        frames = batch.steps * batch.games
         number = self._counters.episodes
         self._counters = Counters(self._counters.frames + frames, number + len(episodes), self._counters.updates + 1)
         for episode in episodes:
@@ -190,8 +195,8 @@ class Trainer:
             self._window.update(frames, report.diagnostics, report.mean_alpha)
         self._window.spent("update", time.perf_counter() - began)
         busy = self._runtime.busy_seconds()
-        for part, seconds in busy.items():
-            self._window.spent(part, seconds - self._busy[part])
+        for name, seconds in busy.items():
+            self._window.spent(name, seconds - self._busy[name])
         self._busy = busy
         return report.diagnostics
 
@@ -295,6 +300,7 @@ class Trainer:
             "starts": self._starts,
             "runtime": self._runtime.state(),
             "torch_random_state": torch.get_rng_state().numpy().tobytes().hex(),
+            "ranks": self._crew.states(self._policy),
             "config": self._config.to_plain(),
         }
 
@@ -347,23 +353,3 @@ def _run_progress(config: RunConfig, counters: Counters, phase_index: int, phase
     if until.episodes is not None:
         return min(1.0, counters.episodes / until.episodes)
     return (phase_index + phase_fraction) / len(config.phases)
-
-
-def _make_games_directory() -> tuple[Path, IO[bytes]]:
-    """Makes an empty folder for the games' files, and sweeps those that killed runs have left.
-
-    A folder is in use as long as somebody holds the lock on the file inside it, which the kernel releases with the
-    process.
-    """
-    root = Path(tempfile.gettempdir())
-    for leftover in root.glob(f"{_GAMES_PREFIX}*"):
-        with contextlib.suppress(OSError), (leftover / "lock").open("rb") as its_lock:
-            fcntl.flock(its_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(leftover, ignore_errors=True)
-    try:
-        directory = Path(tempfile.mkdtemp(prefix=_GAMES_PREFIX))
-        lock = (directory / "lock").open("wb")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:
-        raise UserError(f"{root}: the games' folder cannot be made: {error.strerror}; set TMPDIR") from None
-    return directory, lock

@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"doctor", "trainer", "evaluation", "run_directory"},
+    {"doctor", "trainer", "follower", "scaling", "evaluation", "run_directory"},
     {"runtime", "learning", "snapshots", "monitoring"},
     {"models"},
     {"ops", "graph", "envs"},

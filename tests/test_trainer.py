@@ -19,6 +19,7 @@ import torch
 from polybeast_moe import cli, trainer
 from polybeast_moe.config import RunConfig
 from polybeast_moe.run_directory import RunDirectory
+from polybeast_moe.runtime.inline import InlineRuntime
 from polybeast_moe.snapshots import load, newest_good
 from polybeast_moe.snapshots.directory import all_snapshots
 
@@ -220,11 +221,9 @@ def test_a_finished_run_resumes_into_a_longer_curriculum(make_config, tmp_path) 
 @pytest.mark.usefixtures("no_report")
 def test_a_stop_before_the_first_update_can_be_resumed(make_config, tmp_path, monkeypatch) -> None:
     path = tmp_path / "run"
-    genuine = trainer.InlineRuntime.collect
+    genuine = InlineRuntime.collect
     with monkeypatch.context() as patch:
-        patch.setattr(
-            trainer.InlineRuntime, "collect", lambda self, stop: os.kill(os.getpid(), 15) or genuine(self, stop)
-        )
+        patch.setattr(InlineRuntime, "collect", lambda self, stop: os.kill(os.getpid(), 15) or genuine(self, stop))
         assert train(make_config(), path) == 143
     assert newest(path).state["counters"]["frames"] == 0
     assert resume(path) == 0

@@ -5,6 +5,7 @@ files and command-line overrides is `polybeast_moe.config_files`.
 """
 
 from polybeast_moe.config.base import MISFIT, Section
+from polybeast_moe.config.distributed import DistributedConfig
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.learner import LearnerConfig, OptimizerConfig, RewardConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, Until
@@ -18,6 +19,7 @@ __all__ = [
     "MISFIT",
     "SEMANTIC_EXPERTS",
     "Bound",
+    "DistributedConfig",
     "EntropyTarget",
     "EnvConfig",
     "EvaluationConfig",
