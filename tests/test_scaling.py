@@ -10,8 +10,8 @@ COSTS = Costs(engine=40.0, inference=50.0, update=110.0, exchange_us=20_480.0)
 
 
 def test_two_cores_share_what_a_frame_costs() -> None:
-    plan = plan_cpu(2, COSTS)
-    assert plan.frames_per_second == pytest.approx(2e6 / 200)
+    plan = plan_cpu(2, Costs(engine=40.0, inference=60.0, update=80.0))
+    assert plan.frames_per_second == pytest.approx(2e6 / 180)
     assert plan.bottleneck == "cores"
 
 
