@@ -28,6 +28,9 @@ _EXAMPLES = {
   polybeast-moe resume runs/try phases.deep_finetune.until.frames=2_000_000""",
     "report": """example:
   polybeast-moe report runs/try      writes runs/try/report/index.html""",
+    "evaluate": """examples:
+  polybeast-moe evaluate runs/try --episodes 1000 --seed 1 --json try.json
+  polybeast-moe evaluate runs/a runs/b --policy random""",
     "doctor": """example:
   polybeast-moe doctor""",
 }
@@ -87,6 +90,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_overrides(resume)
     report = add("report", "write a run's tables, figures and HTML page")
     report.add_argument("run_dir", metavar="RUN_DIR")
+    _add_evaluate(add("evaluate", "play whole episodes with trained policies and say how they score"))
     add("doctor", "show what this machine has")
 
     # Overrides may stand on either side of options; argparse alone gathers only the first stretch of them.
@@ -98,6 +102,22 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "snapshots", nargs="*", metavar="RUN_DIR|SNAPSHOT", help="a run's newest snapshot, or that one"
+    )
+    command.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes each (default: 100)")
+    command.add_argument("--seed", type=int, metavar="S", help="of games and actions (default: a fresh one)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all figures and every episode there")
+    command.add_argument(
+        "--policy", choices=("trained", "random"), default="trained", help="random: the same games at random"
+    )
+    command.add_argument("--character", metavar="C", help="another than in training: val, @, all")
+    command.add_argument("--max-episode-steps", type=int, metavar="N", help="another limit than in training")
+    command.add_argument("--greedy", action="store_true", help="take the likeliest action instead of drawing one")
+    command.add_argument("--games", type=int, default=64, metavar="N", help="side by side (default: 64)")
+
+
 def _run(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "train":
@@ -106,6 +126,8 @@ def _run(arguments: argparse.Namespace) -> int:
             return _resume(arguments.run_dir, arguments.overrides)
         case "report":
             return _report(Path(arguments.run_dir))
+        case "evaluate":
+            return _evaluate(arguments)
     return _doctor()
 
 
@@ -172,6 +194,16 @@ def _report(path: Path) -> int:
 
     print(write_report(path))
     return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from polybeast_moe.envs.nle_package import check_nle
+
+    check_nle()
+    from polybeast_moe.evaluation.command import Request, run_evaluate
+
+    given = {key: value for key, value in vars(arguments).items() if key != "command"}
+    return run_evaluate(Request(**given))
 
 
 def _doctor() -> int:
