@@ -233,13 +233,13 @@ void bind_shm(py::module_& m) {
   py::class_<RolloutLayout>(m, "RolloutLayout")
       .def(py::init([](std::size_t unroll, std::size_t games, std::size_t actions, std::size_t experts,
                        std::size_t state, std::size_t crop, bool store_glyphs, std::size_t max_episode_steps,
-                       bool store_inventory) {
+                       bool store_inventory, bool store_reward_terms) {
              return RolloutLayout(RolloutShape{unroll, games, actions, experts, state, crop,
                                                pbm::nethack::condition_words(), store_glyphs, store_inventory,
-                                               max_episode_steps});
+                                               max_episode_steps, store_reward_terms});
            }),
            py::kw_only(), "unroll"_a, "games"_a, "actions"_a, "experts"_a, "state"_a, "crop"_a, "store_glyphs"_a,
-           "max_episode_steps"_a, "store_inventory"_a = false)
+           "max_episode_steps"_a, "store_inventory"_a = false, "store_reward_terms"_a = false)
       .def_property_readonly("fields",
                              [](const RolloutLayout& layout) {
                                py::list fields;

@@ -1,5 +1,6 @@
 #include "actor/group.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -77,7 +78,9 @@ Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const n
     Player player;
     player.number = first_game + k;
     player.next_episode = first_episode;
-    player.game = std::make_unique<Game>(library, settings, directory / ("game-" + std::to_string(player.number)));
+    if (shape_.store_reward_terms) player.reward_terms = std::make_unique<Terms>();
+    player.game = std::make_unique<Game>(library, settings, directory / ("game-" + std::to_string(player.number)),
+                                         shape_.store_reward_terms ? player.reward_terms->data() : nullptr);
     players_.push_back(std::move(player));
   }
   observation_ = observation_columns(layout, "", 2);
@@ -88,6 +91,7 @@ Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const n
   action_ = column(layout, "action", 2);
   alpha_ = column(layout, "alpha", 2);
   reward_ = column(layout, "reward", 2);
+  if (shape_.store_reward_terms) reward_terms_ = column(layout, "reward_terms", 2);
   terminated_ = column(layout, "terminated", 2);
   truncated_ = column(layout, "truncated", 2);
   final_count_ = column(layout, "final_count", 1);
@@ -146,6 +150,7 @@ void Group::step(std::uint8_t* slot, std::size_t t) {
     player.alpha_entropy_sum += entropy(row<float>(slot, alpha_, cell), shape_.experts);
     const nethack::StepResult result = play(player, action);
     *row<float>(slot, reward_, cell) = static_cast<float>(result.reward);
+    if (player.reward_terms) std::ranges::copy(*player.reward_terms, row<float>(slot, reward_terms_, cell));
     *row<std::uint8_t>(slot, terminated_, cell) = result.terminated;
     *row<std::uint8_t>(slot, truncated_, cell) = result.truncated;
     player.previous_action = action;
@@ -175,6 +180,7 @@ nethack::StepResult Group::play(Player& player, std::int32_t action) {
     ++fatal_games_;
     last_fatal_reason_ = error.what();
     player.game->fail(kFatal);
+    if (player.reward_terms) player.reward_terms->fill(0.0);
     return {.reward = 0.0, .terminated = true, .truncated = false};
   }
 }

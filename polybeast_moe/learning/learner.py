@@ -113,7 +113,8 @@ class Learner:
         """V-trace targets; a step limit bootstraps from the final observation: r + γ V(final), discount 0."""
         config = self._config
         ended = batch.terminated | batch.truncated
-        rewards = losses.transform_reward(batch.reward, config.reward)
+        rewards = losses.training_reward(batch.reward, batch.reward_terms, settings.reward)
+        rewards = losses.transform_reward(rewards, config.reward)
         if len(batch.final_step):
             final = self._final_values(batch, settings, output)
             rewards = rewards.index_put((batch.final_step, batch.final_game), config.discount * final, accumulate=True)

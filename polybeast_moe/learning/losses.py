@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polybeast_moe import _C
 from polybeast_moe.config import RewardConfig
+
+
+def training_reward(reward: Tensor, terms: Tensor | None, weights: Mapping[str, float]) -> Tensor:
+    """Σ w_i · r_i over the task's reward [T, B] and the engine's reward terms [T, B, terms], before any transform.
+
+    Args:
+        reward: the task's; its weight is that of `task`.
+        terms: columns in the order of `_C.REWARD_TERMS`; None where rollouts do not store them.
+        weights: by name; a name that is missing weighs 0.
+
+    Raises:
+        ValueError: a term has a weight, and rollouts do not store terms.
+    """
+    task = weights.get("task", 0.0)
+    total = reward if task == 1.0 else task * reward
+    columns = [weights.get(name, 0.0) for name in _C.REWARD_TERMS]
+    if not any(columns):
+        return total
+    if terms is None:
+        raise ValueError("these rollouts store no reward terms: no phase weighed any when the run began")
+    return total + terms @ terms.new_tensor(columns)
 
 
 def transform_reward(reward: Tensor, config: RewardConfig) -> Tensor:
