@@ -13,6 +13,7 @@ from polybeast_moe.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from polybeast_moe.config import RunConfig
+    from polybeast_moe.snapshots import Origin
 
 _EXAMPLES = {
     None: """examples:
@@ -22,10 +23,15 @@ _EXAMPLES = {
     "train": """examples:
   polybeast-moe train quickstart
   polybeast-moe train configs/debug.yaml --run-dir runs/try seed=2 phases.warmup.until.frames=5000
-  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start      the same line starts and goes on""",
+  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start      the same line starts and goes on
+  polybeast-moe train phases/deep_finetune --from runs/x/snapshots/step-000012345678""",
     "resume": """examples:
   polybeast-moe resume runs/try
   polybeast-moe resume runs/try phases.deep_finetune.until.frames=2_000_000""",
+    "control": """examples:
+  polybeast-moe control runs/try status --json
+  polybeast-moe control runs/try set router_temperature 0.3
+  polybeast-moe control runs/try release router_temperature""",
     "report": """example:
   polybeast-moe report runs/try      writes runs/try/report/index.html""",
     "evaluate": """examples:
@@ -85,9 +91,22 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_overrides(train)
     train.add_argument("--run-dir", metavar="DIR", help="where the run is kept (default: runs/<name>-<date and time>)")
     train.add_argument("--resume-or-start", action="store_true", help="go on if DIR holds a run, else start one")
+    begin = train.add_mutually_exclusive_group()
+    begin.add_argument("--from", dest="origin", metavar="SNAPSHOT", help="go on from another run's snapshot")
+    begin.add_argument("--from-weights", metavar="SNAPSHOT", help="begin with the weights of a snapshot")
     resume = add("resume", "go on from a run's newest good snapshot")
     resume.add_argument("run_dir", metavar="RUN_DIR")
     add_overrides(resume)
+    control = add("control", "ask a running trainer for something, or change it")
+    control.add_argument("run_dir", metavar="RUN_DIR")
+    control.add_argument(
+        "words",
+        nargs="+",
+        metavar="COMMAND",
+        help="status, pause, resume, snapshot, stop, set KEY VALUE, release KEY, next-phase",
+    )
+    control.add_argument("--json", action="store_true", help="print the answer as JSON")
+    control.add_argument("--inbox", action="store_true", help="go through files in RUN_DIR, from another machine")
     report = add("report", "write a run's tables, figures and HTML page")
     report.add_argument("run_dir", metavar="RUN_DIR")
     _add_evaluate(add("evaluate", "play whole episodes with trained policies and say how they score"))
@@ -128,6 +147,10 @@ def _run(arguments: argparse.Namespace) -> int:
             return _report(Path(arguments.run_dir))
         case "evaluate":
             return _evaluate(arguments)
+        case "control":
+            from polybeast_moe.control.command import control
+
+            return control(Path(arguments.run_dir), arguments.words, as_json=arguments.json, use_inbox=arguments.inbox)
     return _doctor()
 
 
@@ -137,7 +160,10 @@ def _train(arguments: argparse.Namespace) -> int:
     from polybeast_moe.run_directory import RunDirectory, holds_run
 
     check_nle()
-    config = load_config(arguments.config, arguments.overrides)
+    origin = _origin(arguments)
+    config = load_config(arguments.config, arguments.overrides, origin.config if origin is not None else None)
+    if origin is not None:
+        _refuse_other_network(origin, config)
     if arguments.run_dir == "":
         raise UserError("--run-dir is empty: name a folder, or leave it out")
     path = arguments.run_dir or config.run_dir
@@ -151,10 +177,28 @@ def _train(arguments: argparse.Namespace) -> int:
 
     with RunDirectory.create(path, config) as run:
         try:
-            return train(config, run, None)
+            return train(config, run, None) if origin is None else train(config, run, None, origin)
         except Exception:  # a foreign graph, for example: without a snapshot it is as if it had never been tried
             run.withdraw()
             raise
+
+
+def _origin(arguments: argparse.Namespace) -> Origin | None:
+    path = arguments.origin if arguments.origin is not None else arguments.from_weights
+    if path is None:
+        return None
+    from polybeast_moe.snapshots import Origin
+
+    return Origin.open(Path(path), weights_only=arguments.origin is None)
+
+
+def _refuse_other_network(origin: Origin, config: RunConfig) -> None:
+    from polybeast_moe.config_files import config_of
+    from polybeast_moe.run_directory import refuse_other_network
+
+    place = f"snapshot {origin.snapshot.path}"
+    before = config_of(origin.config, place)
+    refuse_other_network(before, config, place, "in a run that begins with it", "leave it out, or train anew")
 
 
 def _resume(path: str, overrides: Sequence[str]) -> int:
