@@ -26,8 +26,9 @@ _EXAMPLES = {
     "resume": """examples:
   polybeast-moe resume runs/try
   polybeast-moe resume runs/try phases.deep_finetune.until.frames=2_000_000""",
-    "report": """example:
-  polybeast-moe report runs/try      writes runs/try/report/index.html""",
+    "report": """examples:
+  polybeast-moe report runs/try               writes runs/try/report/index.html
+  polybeast-moe report runs/a runs/b runs/c   b and c beside a, in runs/a/report/comparison/index.html""",
     "doctor": """example:
   polybeast-moe doctor""",
 }
@@ -86,7 +87,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     resume.add_argument("run_dir", metavar="RUN_DIR")
     add_overrides(resume)
     report = add("report", "write a run's tables, figures and HTML page")
-    report.add_argument("run_dir", metavar="RUN_DIR")
+    report.add_argument(
+        "run_dirs", metavar="RUN_DIR", nargs="+", help="several: a page that compares them with the first"
+    )
+    report.add_argument("--output", metavar="DIR", help="where the page of several runs goes")
     add("doctor", "show what this machine has")
 
     # Overrides may stand on either side of options; argparse alone gathers only the first stretch of them.
@@ -105,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
         case "resume":
             return _resume(arguments.run_dir, arguments.overrides)
         case "report":
-            return _report(Path(arguments.run_dir))
+            return _report([Path(path) for path in arguments.run_dirs], arguments.output)
     return _doctor()
 
 
@@ -164,13 +168,16 @@ def _go_on(path: str, config: RunConfig, start_without_snapshot: bool) -> int:
         return train(config, run, snapshot)
 
 
-def _report(path: Path) -> int:
+def _report(paths: Sequence[Path], output: str | None) -> int:
     from polybeast_moe.run_directory import RunDirectory
 
-    RunDirectory.open(path, lock=False)
-    from polybeast_moe.evaluation.report import write_report
+    for path in paths:
+        RunDirectory.open(path, lock=False)
+    if output is not None and len(paths) == 1:
+        raise UserError("--output is for several runs: the report of one goes into its run directory")
+    from polybeast_moe.evaluation.report import write_comparison, write_report
 
-    print(write_report(path))
+    print(write_report(paths[0]) if len(paths) == 1 else write_comparison(paths, Path(output) if output else None))
     return 0
 
 
