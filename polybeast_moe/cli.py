@@ -32,11 +32,12 @@ _EXAMPLES = {
   polybeast-moe control runs/try status --json
   polybeast-moe control runs/try set router_temperature 0.3
   polybeast-moe control runs/try release router_temperature""",
-    "report": """example:
-  polybeast-moe report runs/try      writes runs/try/report/index.html""",
     "evaluate": """examples:
   polybeast-moe evaluate runs/try --episodes 1000 --seed 1 --json try.json
   polybeast-moe evaluate runs/a runs/b --policy random""",
+    "report": """examples:
+  polybeast-moe report runs/try               writes runs/try/report/index.html
+  polybeast-moe report runs/a runs/b runs/c   b and c beside a, in runs/a/report/comparison/index.html""",
     "doctor": """example:
   polybeast-moe doctor""",
 }
@@ -108,7 +109,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     control.add_argument("--json", action="store_true", help="print the answer as JSON")
     control.add_argument("--inbox", action="store_true", help="go through files in RUN_DIR, from another machine")
     report = add("report", "write a run's tables, figures and HTML page")
-    report.add_argument("run_dir", metavar="RUN_DIR")
+    report.add_argument(
+        "run_dirs", metavar="RUN_DIR", nargs="+", help="several: a page that compares them with the first"
+    )
+    report.add_argument("--output", metavar="DIR", help="where the page of several runs goes")
     _add_evaluate(add("evaluate", "play whole episodes with trained policies and say how they score"))
     add("doctor", "show what this machine has")
 
@@ -144,7 +148,7 @@ def _run(arguments: argparse.Namespace) -> int:
         case "resume":
             return _resume(arguments.run_dir, arguments.overrides)
         case "report":
-            return _report(Path(arguments.run_dir))
+            return _report([Path(path) for path in arguments.run_dirs], arguments.output)
         case "evaluate":
             return _evaluate(arguments)
         case "control":
@@ -230,13 +234,16 @@ def _go_on(path: str, config: RunConfig, start_without_snapshot: bool) -> int:
         return train(config, run, snapshot)
 
 
-def _report(path: Path) -> int:
+def _report(paths: Sequence[Path], output: str | None) -> int:
     from polybeast_moe.run_directory import RunDirectory
 
-    RunDirectory.open(path, lock=False)
-    from polybeast_moe.evaluation.report import write_report
+    for path in paths:
+        RunDirectory.open(path, lock=False)
+    if output is not None and len(paths) == 1:
+        raise UserError("--output is for several runs: the report of one goes into its run directory")
+    from polybeast_moe.evaluation.report import write_comparison, write_report
 
-    print(write_report(path))
+    print(write_report(paths[0]) if len(paths) == 1 else write_comparison(paths, Path(output) if output else None))
     return 0
 
 
