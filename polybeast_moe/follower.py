@@ -9,11 +9,10 @@ from typing import Any
 import torch
 
 from polybeast_moe.config import RunConfig
-from polybeast_moe.config_files import resolve_data_file
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
-from polybeast_moe.graph import load_graph
-from polybeast_moe.learning.crew import Begin, Hand, Part, digest, states_of, until
+from polybeast_moe.graph.configured import configured_graph
+from polybeast_moe.learning.crew import Begin, Hand, Part, Standing, digest, until
 from polybeast_moe.learning.distributed import Ranks
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import Settings
@@ -24,6 +23,7 @@ from polybeast_moe.runtime.games_folder import make_games_folder
 from polybeast_moe.runtime.make import make_runtime
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process
 from polybeast_moe.runtime.rollouts import Batch, make_batch
+from polybeast_moe.snapshots.randomness import random_states, restore_random_states, seed_all
 
 
 def follow(ranks: Ranks) -> int:
@@ -39,7 +39,7 @@ def follow(ranks: Ranks) -> int:
     games, lock = make_games_folder()
     try:
         with StopRequests() as stop:
-            follower = Follower(config, ranks, package, games, begin)
+            follower = Follower(config, ranks, package, games, Path(begin.log))
             try:
                 follower.run(stop)
             finally:
@@ -53,30 +53,33 @@ def follow(ranks: Ranks) -> int:
 class Follower:
     """Owns a rank's policy, learner and runtime, and obeys orders."""
 
-    def __init__(self, config: RunConfig, ranks: Ranks, package: NlePackage, games: Path, begin: Begin) -> None:
-        """Builds every part; `config` has this rank's seed and cores, `begin` what all ranks begin with."""
+    def __init__(self, config: RunConfig, ranks: Ranks, package: NlePackage, games: Path, log: Path) -> None:
+        """Builds every part; `config` has this rank's seed and cores, `log` is the run's."""
         self._ranks = ranks
         self._patience = config.distributed.patience
         self._messages: list[str] = []
         self._idle = False
-        torch.manual_seed(begin.config.seed)
-        graph = load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
-        self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
+        self._policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
         self._learner = Learner(self._policy, config.learner, ranks, experts=len(config.policy.expert_names))
-        torch.manual_seed(config.seed)
-        log = Path(begin.log)
+        seed_all(config.seed)
+        standing: Standing = ranks.from_lead(_NOTHING)
+        self._policy.load_state_dict(standing.weights)
+        self._learner.restore(standing.optimizer, standing.version)
         self._runtime = make_runtime(
             config,
             self._policy,
             package,
             games,
-            starts=begin.snapshot.state["starts"] + 1 if begin.snapshot is not None else 0,
+            starts=standing.starts,
             log_path=log if log.parent.is_dir() else games / "run.log",
             log=self._messages.append,
             rank=ranks.rank,
         )
-        if begin.snapshot is not None:
-            self._restore(begin.snapshot)
+        own = standing.of(ranks.rank)
+        if own is not None:  # else there were fewer ranks: this one begins with its seed
+            told = self._runtime.restore(own["runtime"])
+            self._messages.extend([told] if told else [])
+            restore_random_states(own["random"])
 
     def run(self, stop: StopRequests) -> None:
         """Collects and meets the others, round after round."""
@@ -87,14 +90,17 @@ class Follower:
         while True:
             if batch is None and not self._idle:
                 batch, episodes = self._collect(stop)
-            hands = self._ranks.everyone(Hand(_frames(batch), stop()))
+            hands = self._ranks.everyone(Hand(_frames(batch), stop.signal_number or 0))
             order = hands[0].order
             assert order is not None, "rank 0 gives an order at every meeting"
             if order.do == "end":
                 return
             if order.do == "states":
                 self._ranks.to_lead(self._state())
-            elif order.do == "update" and order.settings is not None:
+            elif order.do == "rest":
+                self._rest(True)
+            elif order.settings is not None:
+                self._rest(False)
                 total = sum(hand.frames for hand in hands)
                 if total:
                     self._update(batch, episodes, order.settings, total)
@@ -133,21 +139,16 @@ class Follower:
             policy_version=self._learner.version,
         )
 
-    def _state(self) -> dict[str, Any]:
-        return {
-            "weights": digest(self._policy),
-            "runtime": self._runtime.state(),
-            "torch_random_state": torch.get_rng_state().numpy().tobytes().hex(),
-        }
+    def _rest(self, on: bool) -> None:
+        """Stops the games, or lets them go on."""
+        if on != self._idle:
+            self._runtime.pause(on)
+        self._idle = on
+        if on:
+            self._runtime.rest(0.0)
 
-    def _restore(self, snapshot: Any) -> None:
-        self._policy.load_state_dict(snapshot.weights)
-        self._learner.restore(snapshot.optimizer, snapshot.state["policy_version"])
-        own = states_of(snapshot.state, self._ranks.rank)
-        if own is not None:  # else there were fewer ranks: this one's seed has begun its random state
-            self._runtime.restore(own["runtime"])
-            raw = bytearray.fromhex(own["torch_random_state"])
-            torch.set_rng_state(torch.frombuffer(raw, dtype=torch.uint8))
+    def _state(self) -> dict[str, Any]:
+        return {"weights": digest(self._policy), "runtime": self._runtime.state(), "random": random_states()}
 
 
 def _frames(batch: Batch | None) -> int:

@@ -23,17 +23,34 @@ from polybeast_moe.learning.distributed import Ranks
 from polybeast_moe.learning.learner import Learner, UpdateReport
 from polybeast_moe.learning.phases import Settings
 from polybeast_moe.runtime.base import Runtime
+from polybeast_moe.runtime.process import StopRequests
 from polybeast_moe.runtime.rollouts import Batch, Rollout
 
 
 @dataclass(frozen=True)
 class Begin:
-    """What the lead begins a run with: on every rank the same configuration and the same snapshot."""
+    """What the lead begins a run with."""
 
     config: RunConfig
-    snapshot: Any
     log: str
     """The run's log, which every rank on a shared file system writes to."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands when it begins or goes on: the same on every rank, but for what its snapshot kept of each."""
+
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    version: int
+    starts: int
+    """How often the run was started before."""
+    ranks: list[dict[str, Any]]
+    """What a snapshot kept of ranks 1, 2, ...; another number than there are now is no harm."""
+
+    def of(self, rank: int) -> dict[str, Any] | None:
+        """Returns what was kept of a rank; None of one that was not there."""
+        return self.ranks[rank - 1] if rank <= len(self.ranks) else None
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,6 @@ class Order:
     do: str
     """"update", "states" (hand over what a snapshot keeps), "rest" (games stand still) or "end"."""
     settings: Settings | None = None
-    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,8 +68,8 @@ class Hand:
 
     frames: int
     """Of the rollouts that it has ready; 0: none in time."""
-    stop: bool = False
-    """A signal has asked it to stop."""
+    stop: int = 0
+    """The signal that has asked it to stop; 0: none."""
     order: Order | None = None
     """The lead's."""
 
@@ -75,6 +91,18 @@ class Crew:
         self.ranks = ranks
         self._patience = patience
         self._ended = ranks.size == 1
+        self._asked_to_stop = 0
+
+    def begin(self, begin: Begin) -> None:
+        """Has everybody build what a run needs."""
+        self.ranks.from_lead(begin)
+
+    def share(self, policy: nn.Module, learner: Learner, starts: int, saved: Mapping[str, Any]) -> None:
+        """Brings everybody to where the lead stands; `saved` is the state of the snapshot that the run goes on from."""
+        if self.ranks.size > 1:
+            kept = saved.get("ranks", [])
+            standing = Standing(policy.state_dict(), learner.optimizer_state(), learner.version, starts, kept)
+            self.ranks.from_lead(standing)
 
     def collect(self, runtime: Runtime, interrupted: Callable[[], bool]) -> list[Rollout] | None:
         """Collects as the runtime does, but gives [] where no whole batch comes within the patience."""
@@ -100,10 +128,15 @@ class Crew:
         """Tells what the phase controller has made of an update, and whether that was the last one."""
         self.ranks.from_lead((settings, finished))
 
-    def rest(self, seconds: float) -> None:
-        """Has all games stand still for a while."""
+    def rest(self) -> None:
+        """Has all games stand still until the next update."""
         if not self._ended:
-            self._meet(Order("rest", seconds=seconds))
+            self._meet(Order("rest"))
+
+    def pass_on_stop(self, stop: StopRequests) -> None:
+        """Stops the run if some rank was asked to."""
+        if self._asked_to_stop and not stop():
+            signal.raise_signal(self._asked_to_stop)
 
     def states(self, policy: nn.Module) -> list[dict[str, Any]]:
         """Returns what a snapshot must keep of ranks 1, 2, ...
@@ -128,8 +161,7 @@ class Crew:
 
     def _meet(self, order: Order, frames: int = 0) -> int:
         hands = self.ranks.everyone(Hand(frames, order=order))
-        if any(hand.stop for hand in hands) and order.do == "update":
-            signal.raise_signal(signal.SIGTERM)  # asked of one rank, meant for the run
+        self._asked_to_stop = max(hand.stop for hand in hands)
         return sum(hand.frames for hand in hands) if order.do == "update" else 0
 
 
@@ -170,12 +202,6 @@ def digest(policy: nn.Module) -> str:
         found.update(name.encode())
         found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return found.hexdigest()
-
-
-def states_of(saved: Mapping[str, Any], rank: int) -> Mapping[str, Any] | None:
-    """Returns what a snapshot's state holds of a rank; None of one that was not there."""
-    others = saved.get("ranks", [])
-    return others[rank - 1] if 0 < rank <= len(others) else None
 
 
 def _shown(parts: list[Part]) -> str:

@@ -1,4 +1,4 @@
-"""Makes the runtime that a configuration asks for, on whatever rank."""
+"""Makes the runtime that a configuration asks for."""
 
 from __future__ import annotations
 
@@ -24,19 +24,8 @@ def make_runtime(
     log: Callable[[str], None],
     rank: int = 0,
 ) -> Runtime:
-    """Returns a runtime that has not started.
-
-    Args:
-        config: with every default of the machine filled in; its seed is this rank's.
-        policy: whose weights are published.
-        package: the installed NetHack.
-        games: an empty folder for NetHack's files.
-        starts: how often the run was started before. Every start numbers its episodes anew: no seed comes twice.
-        log_path: where child processes write.
-        log: tells the user of their deaths.
-        rank: of this process, for the names of its children.
-    """
-    first_episode = starts << 40
+    """Returns the runtime of a rank of a run that was started `starts` times before; its files go under `games`."""
+    first_episode = starts << 40  # every start of the run numbers its episodes anew: no seed comes twice
     if config.runtime.mode == "inline":
         return InlineRuntime(config, policy, package, games, first_episode=first_episode)
     return AsynchronousRuntime(
