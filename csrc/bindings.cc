@@ -221,7 +221,7 @@ void bind_nethack(py::module_& m) {
         const auto& e = game.episode();
         return py::dict("score"_a = e.score, "score_after_end"_a = e.score_after_end,
                         "episode_return"_a = e.episode_return, "length"_a = e.length, "depth"_a = e.depth,
-                        "turns"_a = e.turns, "how_done"_a = e.how_done);
+                        "turns"_a = e.turns, "gold"_a = e.gold, "how_done"_a = e.how_done);
       });
   m.def("condition_names", [] { return condition_texts([](const auto& c) { return c.name; }); });
   m.def("condition_descriptions", [] { return condition_texts([](const auto& c) { return c.description; }); });
@@ -234,13 +234,13 @@ void bind_shm(py::module_& m) {
   py::class_<RolloutLayout>(m, "RolloutLayout")
       .def(py::init([](std::size_t unroll, std::size_t games, std::size_t actions, std::size_t experts,
                        std::size_t state, std::size_t crop, bool store_glyphs, std::size_t max_episode_steps,
-                       bool store_inventory) {
+                       bool store_inventory, bool store_reward_terms) {
              return RolloutLayout(RolloutShape{unroll, games, actions, experts, state, crop,
                                                pbm::nethack::condition_words(), store_glyphs, store_inventory,
-                                               max_episode_steps});
+                                               max_episode_steps, store_reward_terms});
            }),
            py::kw_only(), "unroll"_a, "games"_a, "actions"_a, "experts"_a, "state"_a, "crop"_a, "store_glyphs"_a,
-           "max_episode_steps"_a, "store_inventory"_a = false)
+           "max_episode_steps"_a, "store_inventory"_a = false, "store_reward_terms"_a = false)
       .def_property_readonly("fields",
                              [](const RolloutLayout& layout) {
                                py::list fields;

@@ -61,6 +61,7 @@ class RolloutLayout:
         store_glyphs: bool,
         max_episode_steps: int,
         store_inventory: bool = ...,
+        store_reward_terms: bool = ...,
     ) -> None: ...
     @property
     def fields(self) -> list[tuple[str, str, tuple[int, ...], int]]: ...

@@ -32,8 +32,12 @@ _EXAMPLES = {
   polybeast-moe control runs/try status --json
   polybeast-moe control runs/try set router_temperature 0.3
   polybeast-moe control runs/try release router_temperature""",
-    "report": """example:
-  polybeast-moe report runs/try      writes runs/try/report/index.html""",
+    "evaluate": """examples:
+  polybeast-moe evaluate runs/try --episodes 1000 --seed 1 --json try.json
+  polybeast-moe evaluate runs/a runs/b --policy random""",
+    "report": """examples:
+  polybeast-moe report runs/try               writes runs/try/report/index.html
+  polybeast-moe report runs/a runs/b runs/c   b and c beside a, in runs/a/report/comparison/index.html""",
     "doctor": """example:
   polybeast-moe doctor""",
 }
@@ -105,7 +109,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     control.add_argument("--json", action="store_true", help="print the answer as JSON")
     control.add_argument("--inbox", action="store_true", help="go through files in RUN_DIR, from another machine")
     report = add("report", "write a run's tables, figures and HTML page")
-    report.add_argument("run_dir", metavar="RUN_DIR")
+    report.add_argument(
+        "run_dirs", metavar="RUN_DIR", nargs="+", help="several: a page that compares them with the first"
+    )
+    report.add_argument("--output", metavar="DIR", help="where the page of several runs goes")
+    _add_evaluate(add("evaluate", "play whole episodes with trained policies and say how they score"))
     add("doctor", "show what this machine has")
 
     # Overrides may stand on either side of options; argparse alone gathers only the first stretch of them.
@@ -117,6 +125,22 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "snapshots", nargs="*", metavar="RUN_DIR|SNAPSHOT", help="a run's newest snapshot, or that one"
+    )
+    command.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes each (default: 100)")
+    command.add_argument("--seed", type=int, metavar="S", help="of games and actions (default: a fresh one)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all figures and every episode there")
+    command.add_argument(
+        "--policy", choices=("trained", "random"), default="trained", help="random: the same games at random"
+    )
+    command.add_argument("--character", metavar="C", help="another than in training: val, @, all")
+    command.add_argument("--max-episode-steps", type=int, metavar="N", help="another limit than in training")
+    command.add_argument("--greedy", action="store_true", help="take the likeliest action instead of drawing one")
+    command.add_argument("--games", type=int, default=64, metavar="N", help="side by side (default: 64)")
+
+
 def _run(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "train":
@@ -124,7 +148,9 @@ def _run(arguments: argparse.Namespace) -> int:
         case "resume":
             return _resume(arguments.run_dir, arguments.overrides)
         case "report":
-            return _report(Path(arguments.run_dir))
+            return _report([Path(path) for path in arguments.run_dirs], arguments.output)
+        case "evaluate":
+            return _evaluate(arguments)
         case "control":
             from polybeast_moe.control.command import control
 
@@ -208,14 +234,27 @@ def _go_on(path: str, config: RunConfig, start_without_snapshot: bool) -> int:
         return train(config, run, snapshot)
 
 
-def _report(path: Path) -> int:
+def _report(paths: Sequence[Path], output: str | None) -> int:
     from polybeast_moe.run_directory import RunDirectory
 
-    RunDirectory.open(path, lock=False)
-    from polybeast_moe.evaluation.report import write_report
+    for path in paths:
+        RunDirectory.open(path, lock=False)
+    if output is not None and len(paths) == 1:
+        raise UserError("--output is for several runs: the report of one goes into its run directory")
+    from polybeast_moe.evaluation.report import write_comparison, write_report
 
-    print(write_report(path))
+    print(write_report(paths[0]) if len(paths) == 1 else write_comparison(paths, Path(output) if output else None))
     return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from polybeast_moe.envs.nle_package import check_nle
+
+    check_nle()
+    from polybeast_moe.evaluation.command import Request, run_evaluate
+
+    given = {key: value for key, value in vars(arguments).items() if key != "command"}
+    return run_evaluate(Request(**given))
 
 
 def _doctor() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import os
 import signal
@@ -244,7 +243,8 @@ def test_restored_parts_are_those_that_were_saved(make_config, nle_package, tmp_
         state = parts._state("signal")
         weights = parts._policy.state_dict()
         parts.close()
-    changing = ("wall_seconds", "config", "starts", "number", "snapshots")  # the machine fills in the configuration; this is another start
+    # The machine fills in the configuration; this is another start.
+    changing = ("wall_seconds", "config", "starts", "number", "snapshots")
     assert {k: v for k, v in state.items() if k not in changing} == {
         k: v for k, v in snapshot.state.items() if k not in changing
     }

@@ -1,5 +1,6 @@
 #include "actor/group.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -99,7 +100,9 @@ Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const n
     Player player;
     player.number = first_game + k;
     player.next_episode = first_episode;
-    player.game = std::make_unique<Game>(library, settings, directory / ("game-" + std::to_string(player.number)));
+    if (shape_.store_reward_terms) player.reward_terms = std::make_unique<Terms>();
+    player.game = std::make_unique<Game>(library, settings, directory / ("game-" + std::to_string(player.number)),
+                                         shape_.store_reward_terms ? player.reward_terms->data() : nullptr);
     players_.push_back(std::move(player));
   }
   observation_ = observation_columns(layout, "", 2);
@@ -110,6 +113,7 @@ Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const n
   action_ = column(layout, "action", 2);
   alpha_ = column(layout, "alpha", 2);
   reward_ = column(layout, "reward", 2);
+  if (shape_.store_reward_terms) reward_terms_ = column(layout, "reward_terms", 2);
   terminated_ = column(layout, "terminated", 2);
   truncated_ = column(layout, "truncated", 2);
   final_count_ = column(layout, "final_count", 1);
@@ -129,6 +133,7 @@ Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const n
   record_seed_disp_ = column(layout, "record_seed_disp", 1);
   record_return_ = column(layout, "record_return", 1);
   record_alpha_entropy_ = column(layout, "record_alpha_entropy", 1);
+  record_gold_ = column(layout, "record_gold", 1);
 }
 
 Group::ObservationColumns Group::observation_columns(const shm::RolloutLayout& layout, const std::string& prefix,
@@ -169,6 +174,7 @@ void Group::step(std::uint8_t* slot, std::size_t t) {
     if (player.actions.size() < keep_actions_) player.actions.push_back(static_cast<std::uint8_t>(action));
     const nethack::StepResult result = play(player, action);
     *row<float>(slot, reward_, cell) = static_cast<float>(result.reward);
+    if (player.reward_terms) std::ranges::copy(*player.reward_terms, row<float>(slot, reward_terms_, cell));
     *row<std::uint8_t>(slot, terminated_, cell) = result.terminated;
     *row<std::uint8_t>(slot, truncated_, cell) = result.truncated;
     player.previous_action = action;
@@ -198,6 +204,7 @@ nethack::StepResult Group::play(Player& player, std::int32_t action) {
     ++fatal_games_;
     last_fatal_reason_ = error.what();
     player.game->fail(kFatal);
+    if (player.reward_terms) player.reward_terms->fill(0.0);
     return {.reward = 0.0, .terminated = true, .truncated = false};
   }
 }
@@ -331,6 +338,7 @@ void Group::write_record(std::uint8_t* slot, std::size_t t, std::size_t k) const
   *row<std::int64_t>(slot, record_turns_, i) = episode.turns;
   *row<std::int64_t>(slot, record_seed_core_, i) = static_cast<std::int64_t>(episode.seeds.core);
   *row<std::int64_t>(slot, record_seed_disp_, i) = static_cast<std::int64_t>(episode.seeds.disp);
+  *row<std::int64_t>(slot, record_gold_, i) = episode.gold;
   *row<double>(slot, record_return_, i) = episode.episode_return;
   *row<double>(slot, record_alpha_entropy_, i) =
       player.alpha_entropy_sum / static_cast<double>(std::max<std::int64_t>(1, episode.length));

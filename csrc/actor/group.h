@@ -1,6 +1,7 @@
 // A group: K games stepped together, writing into rollout slots.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -62,7 +63,9 @@ class Group {
   const std::string& last_fatal_reason() const noexcept { return last_fatal_reason_; }
 
  private:
+  using Terms = std::array<double, nethack::kRewardTerms.size()>;
   struct Player {
+    std::unique_ptr<Terms> reward_terms;  // of the last step, where they are stored; outlives the game
     std::unique_ptr<nethack::Game> game;
     std::uint64_t number = 0;  // in the whole run
     std::uint64_t next_episode = 0;
@@ -101,11 +104,11 @@ class Group {
   std::size_t keep_actions_ = 0;
 
   ObservationColumns observation_, final_observation_;
-  Column first_, previous_action_, episode_step_, action_, alpha_, reward_, terminated_, truncated_;
+  Column first_, previous_action_, episode_step_, action_, alpha_, reward_, reward_terms_, terminated_, truncated_;
   Column final_count_, final_step_, final_game_, final_previous_action_;
   Column record_count_, record_step_, record_game_, record_how_done_, record_score_, record_score_after_end_,
       record_length_, record_depth_, record_turns_, record_seed_core_, record_seed_disp_, record_return_,
-      record_alpha_entropy_;
+      record_alpha_entropy_, record_gold_;
 };
 
 }  // namespace pbm::actor

@@ -10,9 +10,10 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from polybeast_moe.config.base import Section, misfit
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.learner import LearnerConfig
-from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, ends
+from polybeast_moe.config.phases import EntropyTarget, PhaseConfig
 from polybeast_moe.config.policy import GraphConfig, PolicyConfig
 from polybeast_moe.config.runtime import RuntimeConfig
+from polybeast_moe.config.schedules import ends
 from polybeast_moe.errors import nearest
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from polybeast_moe.config import EntropyTarget, PhaseConfig, Ramp, Until
+from polybeast_moe.config import EntropyTarget, PhaseConfig, Ramp, RewardWeights, Until
 from polybeast_moe.errors import UserError, nearest
 from polybeast_moe.learning.holds import held
 from polybeast_moe.learning.schedules import describe, value_at
@@ -54,6 +54,8 @@ class Settings:
     temperature: float
     learning_rate: float
     losses: LossSettings
+    reward: Mapping[str, float] = field(default_factory=lambda: {"task": 1.0})
+    """Weights of the training reward: of `task` and of the engine's reward terms; 0 where there is none."""
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ def _settings(phase: PhaseConfig, index: int, progress: float, before: Settings 
         temperature=temperature,
         learning_rate=value_at(phase.learning_rate, progress),
         losses=LossSettings(**losses, alpha_entropy=sign * weight),
+        reward={term: value_at(getattr(phase.reward, term), progress) for term in RewardWeights.model_fields},
     )
 
 
@@ -260,7 +263,7 @@ def _events_of_entering(
     plan = _plan(passed[-1])
     for key, value in _flat(settings).items():
         new = plan.get(key, value)
-        if new != old.get(key):
+        if new != old.get(key, 0.0):  # what has no weight from the start on is not told
             events.append(_event(counters, settings.phase, key, old.get(key), new))
     return events
 
@@ -276,9 +279,9 @@ def _events_of_overrides(
     """Returns changes of what does not move by itself: a resume with other settings made them."""
     old, plan = _flat(before), _plan(phase)
     return [
-        _event(counters, phase.name, key, old[key], new, by="operator")
+        _event(counters, phase.name, key, old.get(key, 0.0), new, by="operator")
         for key, new in _flat(settings).items()
-        if key not in plan and new != old[key]
+        if key not in plan and new != old.get(key, 0.0)
     ]
 
 
@@ -290,11 +293,13 @@ def _event(
 
 def _flat(settings: Settings) -> dict[str, float | str]:
     losses = {f"losses.{key}": value for key, value in asdict(settings.losses).items()}
+    reward = {f"reward.{key}": value for key, value in settings.reward.items()}
     return {
         "routing": settings.routing,
         "temperature": settings.temperature,
         "learning_rate": settings.learning_rate,
         **losses,
+        **reward,
     }
 
 
