@@ -268,9 +268,7 @@ def test_a_stop_before_the_first_update_can_be_resumed(make_config, tmp_path, mo
     path = tmp_path / "run"
     genuine = InlineRuntime.collect
     with monkeypatch.context() as patch:
-        patch.setattr(
-            InlineRuntime, "collect", lambda self, stop: os.kill(os.getpid(), 15) or genuine(self, stop)
-        )
+        patch.setattr(InlineRuntime, "collect", lambda self, stop: os.kill(os.getpid(), 15) or genuine(self, stop))
         assert train(make_config(), path) == 143
     assert newest(path).state["counters"]["frames"] == 0
     assert resume(path) == 0

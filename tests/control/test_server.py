@@ -34,14 +34,19 @@ MESSAGES = (
 )
 
 
+def attempt(read, message: bytes):
+    """What `read` makes of a message, and in what words it refuses. Anything but a UserError fails the test."""
+    try:
+        return read(message), ""
+    except UserError as error:
+        return None, str(error)
+
+
 @given(MESSAGES)
 def test_a_message_is_a_command_or_refused_in_one_line(message: bytes) -> None:
-    try:
-        command = parse_command(message)
-    except UserError as error:
-        assert "\n" not in str(error)
-    else:
-        assert parse_command(command.encode()) == command
+    command, refusal = attempt(parse_command, message)
+    assert "\n" not in refusal
+    assert command is None or parse_command(command.encode()) == command
 
 
 @pytest.mark.parametrize(
@@ -116,7 +121,7 @@ def test_a_command_is_obeyed_and_answered(listening) -> None:
     assert client.send(run_dir, Command("set", "t", 0.1 + 0.2)) == {"command": "set", "value": 0.1 + 0.2}
     assert client.send(run_dir, Command("set", "t", 1e-300), use_inbox=True)["value"] == 1e-300
     for use_inbox in (False, True):
-        with pytest.raises(UserError, match="^no stopping$"):
+        with pytest.raises(UserError, match="no stopping"):
             client.send(run_dir, Command("stop"), use_inbox=use_inbox)
         with pytest.raises(UserError, match="ZeroDivisionError: a fault"):
             client.send(run_dir, Command("pause"), use_inbox=use_inbox)
@@ -172,10 +177,8 @@ def raw(listening, message: bytes) -> bytes:
 @given(st.lists(MESSAGES, max_size=3))
 def test_fuzzed_bytes_get_answers_and_harm_nobody(listening, messages: list[bytes]) -> None:
     for line in raw(listening, b"\n".join(messages)).splitlines():
-        try:
-            assert isinstance(parse_reply(line), dict)
-        except UserError as error:
-            assert str(error)
+        result, refusal = attempt(parse_reply, line)
+        assert isinstance(result, dict) or refusal
     assert client.send(listening.server.run_dir, Command("status"))["command"] == "status"
 
 
