@@ -19,11 +19,12 @@ from polybeast_moe.control.server import ControlServer
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
 from polybeast_moe.errors import RunFailed
+from polybeast_moe.evaluation.held_out import HeldOutEvaluation
 from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
 from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning import operator
-from polybeast_moe.learning.learner import Learner, UpdateReport
+from polybeast_moe.learning.learner import Learner, SkippedUpdates
 from polybeast_moe.learning.phases import (
     ControllerState,
     Counters,
@@ -35,9 +36,10 @@ from polybeast_moe.learning.phases import (
 )
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.console import Console, Status
+from polybeast_moe.monitoring.make import make_sinks
 from polybeast_moe.monitoring.metrics import MetricsWindow
 from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
-from polybeast_moe.monitoring.sinks import CsvSink, Sink, Sinks
+from polybeast_moe.monitoring.sinks import Sinks
 from polybeast_moe.ops.backends import select_mixture
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.base import Runtime
@@ -50,7 +52,6 @@ from polybeast_moe.snapshots import Origin, Snapshot, SnapshotWriter, load
 from polybeast_moe.snapshots.randomness import random_states, seed_all
 
 _PAUSE_SECONDS = 0.05  # between looks at what operators want, while paused
-_GIVE_UP_AFTER_SKIPPED = 100  # updates in a row
 
 
 def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None, origin: Origin | None = None) -> int:
@@ -111,7 +112,7 @@ class Trainer:
         self._counters = Counters()
         self._controller = ControllerState()
         self._starts = 0
-        self._skipped_in_a_row = 0
+        self._skips = SkippedUpdates(console.log)
         self._began = time.monotonic()
         self._meter = ProcessMeter()
         self._last_row: dict[str, Any] = {}
@@ -124,7 +125,7 @@ class Trainer:
         select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
         self._learner = Learner(self._policy, config.learner)
         self._window = MetricsWindow(config.policy.expert_names)
-        self._sinks = Sinks(_sinks(config, run_dir.path), console.log)
+        self._sinks = Sinks(make_sinks(config, run_dir.path), console.log)
         self._snapshots = SnapshotWriter(
             run_dir.snapshots,
             keep_last=config.snapshots.keep_last,
@@ -132,6 +133,8 @@ class Trainer:
             before=(run_dir.metrics, run_dir.episodes, run_dir.phases),
             log=console.log,
         )
+        self._held_out = HeldOutEvaluation(config.evaluation, usable_cores(), run_dir.log, console.log)
+        self._held_out_figures: dict[str, float] = {}
         if snapshot is not None:
             self._restore(snapshot)
         elif origin is not None:
@@ -150,7 +153,7 @@ class Trainer:
         self._wait_for_start_up()
         while not self._controller.finished and not stop():
             self._desk.serve()
-            self._snapshots.look()
+            self._look_after_others()
             if self._desk.paused:
                 self._stand_still()
             elif (rollouts := self._runtime.collect(self._interrupted)) is not None:
@@ -172,6 +175,12 @@ class Trainer:
             self.take_snapshot("phase_end")
         elif time.monotonic() - self._snapshot_at >= self._config.snapshots.every_seconds and not self._snapshots.busy:
             self.take_snapshot("periodic")
+
+    def _look_after_others(self) -> None:
+        """Takes note of snapshots that were written and evaluations that have ended."""
+        self._snapshots.look()
+        self._held_out_figures |= self._held_out.look(self._snapshots.newest)
+        self._snapshots.kept = self._held_out.kept
 
     def _interrupted(self) -> bool:
         """Obeys operators while rollouts are collected; whether that must end."""
@@ -199,6 +208,7 @@ class Trainer:
         """Ends the games, writes what is still to be written and closes every file."""
         self._desk.close()
         self._runtime.close()
+        self._held_out.close()
         self._snapshots.close()
         self._sinks.close()
 
@@ -256,7 +266,7 @@ class Trainer:
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
         self._runtime.give_back(rollouts)
         report = self._learner.update(batch, settings)
-        self._watch(report)
+        self._skips.look(report.applied, self._counters.updates + 1)
         frames = batch.steps * batch.games
         number = self._counters.episodes
         self._counters = Counters(self._counters.frames + frames, number + len(episodes), self._counters.updates + 1)
@@ -276,17 +286,6 @@ class Trainer:
             self._window.spent(part, seconds - self._busy[part])
         self._busy = busy
         return report.diagnostics
-
-    def _watch(self, report: UpdateReport) -> None:
-        """Tells of an update that was skipped; gives up after too many in a row."""
-        self._skipped_in_a_row = 0 if report.applied else self._skipped_in_a_row + 1
-        if not report.applied:
-            self._console.log(f"update {self._counters.updates + 1} skipped: its loss or gradient was not finite")
-        if self._skipped_in_a_row == _GIVE_UP_AFTER_SKIPPED:
-            raise RunFailed(
-                f"{_GIVE_UP_AFTER_SKIPPED} updates in a row had no finite gradient: lower learning_rate and resume "
-                "from a snapshot before that"
-            )
 
     def _advance(self, metrics: dict[str, float]) -> Settings:
         """Asks the phase controller for the settings of the next update and keeps its events."""
@@ -315,7 +314,9 @@ class Trainer:
         now = time.monotonic()
         if due or now - self._row_at >= self._config.monitoring.every_seconds:
             self._row_at = now
-            self._last_row = self._window.row(updates=self._counters.updates, **self._standing(settings, now))
+            standing = {**self._standing(settings, now), **self._held_out_figures}
+            self._last_row = self._window.row(updates=self._counters.updates, **standing)
+            self._held_out_figures = {}
             self._sinks.metrics(self._last_row)
         self._console.update(self._status(settings, now))
 
@@ -365,7 +366,7 @@ class Trainer:
             "runtime": self._runtime.state(),
             "random": random_states(),
             "graph": self._graph_hash,
-            "best": self._snapshots.best,
+            "held_out": self._held_out.state(),
             "config": self._config.to_plain(),
         }
 
@@ -378,6 +379,8 @@ class Trainer:
             self._starts = state["starts"] + 1
             self._began = time.monotonic() - state["wall_seconds"]
             self._snapshots.go_on(snapshot)
+            if "held_out" in state:
+                self._held_out.restore(state["held_out"])
             self._sinks.restore(
                 state["sinks"]
             )  # refuses files that cannot be cut back; from here on nothing is refused
@@ -400,12 +403,3 @@ class Trainer:
         self._counters, self._controller = resuming.take_over(
             snapshot, self._policy, self._graph_hash, self._learner, self._window
         )
-
-
-def _sinks(config: RunConfig, run_dir: Path) -> list[Sink]:
-    sinks: list[Sink] = [CsvSink(run_dir, config.policy.expert_names)]
-    if config.monitoring.tensorboard:
-        from polybeast_moe.monitoring.tensorboard import TensorBoardSink  # slow to import
-
-        sinks.append(TensorBoardSink(run_dir, config.policy.expert_names))
-    return sinks

@@ -50,9 +50,18 @@ class MonitoringConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """What is measured beside training: episodes of a uniformly random policy under the same protocol."""
+    """What is measured beside training: held-out episodes of snapshots, and a uniformly random policy.
+
+    Every `every_seconds` the newest snapshot plays `episodes` held-out games in a process of its own, less often where
+    that would take more than `share` of the machine.
+    """
 
     random_episodes: int = Field(0, ge=0)
+    every_seconds: PositiveFloat | None = Field(None, description="None: no evaluation during training")
+    episodes: PositiveInt = 100
+    seed: int = Field(1_000_003, ge=0, lt=2**63)
+    share: float = Field(0.1, gt=0, le=1, description="of the machine's processor time, at most")
+    threads: PositiveInt = 1
 
 
 class RunConfig(Section):

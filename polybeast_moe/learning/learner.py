@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from polybeast_moe.config import LearnerConfig, OptimizerConfig
+from polybeast_moe.errors import RunFailed
 from polybeast_moe.learning import losses
 from polybeast_moe.learning.distributed import ALONE, Backward, Ranks
 from polybeast_moe.learning.phases import Settings
@@ -17,6 +18,7 @@ from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
 from polybeast_moe.runtime.rollouts import Batch
 
+_GIVE_UP_AFTER_SKIPPED = 100  # updates in a row
 _ROUNDING = 1.001  # a ratio above its bound by less than this is the same policy run on another batch size
 
 
@@ -46,6 +48,25 @@ class _Losses(NamedTuple):
     """[T, B]."""
     targets: Tensor
     """[T, B]: V-trace's vs."""
+
+
+class SkippedUpdates:
+    """Tells of updates that were skipped; gives up after too many in a row."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._in_a_row = 0
+
+    def look(self, applied: bool, number: int) -> None:
+        """Takes note of update `number`. Raises RunFailed when a run gets nowhere."""
+        self._in_a_row = 0 if applied else self._in_a_row + 1
+        if not applied:
+            self._log(f"update {number} skipped: its loss or gradient was not finite")
+        if self._in_a_row == _GIVE_UP_AFTER_SKIPPED:
+            raise RunFailed(
+                f"{_GIVE_UP_AFTER_SKIPPED} updates in a row had no finite gradient: lower learning_rate and resume "
+                "from a snapshot before that"
+            )
 
 
 class Learner:

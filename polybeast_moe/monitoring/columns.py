@@ -35,6 +35,9 @@ _TAIL = {
     "loss_entropy": "loss/entropy",
     "loss_alpha_entropy": "loss/alpha_entropy",
     "loss_load_balance": "loss/load_balance",
+    "held_out_score": "held_out/mean_score",
+    "held_out_standard_error": "held_out/standard_error",
+    "held_out_frames": None,
     **{f"{part}_share": f"throughput/{part}_share" for part in PARTS},
     **{f"{part}_us_per_frame": f"throughput/{part}_us_per_frame" for part in PARTS},
 }
