@@ -28,7 +28,7 @@ LAYERS = (
     {"config", "config_files", "errors", "yaml_text", "_C", ""},
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-PURE = ("models", "ops", "learning.phases", "learning.schedules", "learning.losses")
+PURE = ("models", "ops", "learning.phases", "learning.schedules", "learning.losses", "learning.objective")
 IMPURE = {"subprocess", "multiprocessing", "threading", "signal", "socket", "time", "datetime", "random", "tempfile"}
 IMPURE |= {"shutil", "pathlib", "io", "psutil", "logging", "fcntl", "mmap"}
 

@@ -95,14 +95,10 @@ class PhaseConfig(Section):
 
     def schedules(self) -> dict[str, Schedule]:
         """Returns every scalar of the phase that may move, by dotted key."""
-        temperature, losses = self.temperature, self.losses
+        temperature = self.temperature
         return {
             "temperature": temperature.target_alpha_entropy if isinstance(temperature, EntropyTarget) else temperature,
             "learning_rate": self.learning_rate,
-            "losses.policy": losses.policy,
-            "losses.baseline": losses.baseline,
-            "losses.entropy": losses.entropy,
-            "losses.alpha_entropy": losses.alpha_entropy.weight if losses.alpha_entropy is not None else 0.0,
-            "losses.load_balance": losses.load_balance,
+            **{f"losses.{name}": weight for name, weight in self.losses.schedules().items()},
             **{f"reward.{term}": getattr(self.reward, term) for term in RewardWeights.model_fields},
         }

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from polybeast_moe.config import LearnerConfig, OptimizerConfig
 from polybeast_moe.learning import losses
+from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective
 from polybeast_moe.learning.phases import Settings
 from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
@@ -51,24 +52,16 @@ class Learner:
         if config.normalise_advantages:
             advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-6)
 
-        weights = settings.losses
         live = batch.steps * batch.games  # the bootstrap row's policy is not trained on
-        alpha_entropy = output.alpha_entropy[:live].mean()
-        policy_entropy = losses.policy_entropy(log_policy)
-        parts = {
-            "policy": weights.policy * losses.policy_gradient_loss(log_probs, advantages),
-            "baseline": weights.baseline * losses.baseline_loss(values[:-1], targets.vs),
-            "entropy": -weights.entropy * policy_entropy,
-            "alpha_entropy": weights.alpha_entropy * alpha_entropy,
-            "load_balance": weights.load_balance * losses.load_balance_loss(output.router_scores[:live]),
-        }
+        actor_critic = ActorCritic(log_policy, log_probs, values[:-1], targets.vs, advantages)
+        parts = objective(actor_critic, output, batch.first, settings)
         total: Tensor = torch.stack(list(parts.values())).sum()
         grad_norm = self._step(total, settings.learning_rate)
 
         ratios = (log_probs.detach() - behaviour_log_probs).exp()
         diagnostics = {
-            "alpha_entropy": alpha_entropy.item(),
-            "policy_entropy": policy_entropy.item(),
+            "alpha_entropy": output.alpha_entropy[:live].detach().mean().item(),
+            "policy_entropy": losses.policy_entropy(log_policy.detach()).item(),
             "policy_lag": (self.version - batch.policy_version).float().mean().item(),
             "behaviour_kl": (behaviour.exp() * (behaviour - log_policy.detach())).sum(-1).mean().item(),
             "rho_clip_share": (ratios > config.clip_rho * _ROUNDING).float().mean().item(),
@@ -91,12 +84,14 @@ class Learner:
         self.version = version
 
     def _evaluate(self, batch: Batch, settings: Settings) -> PolicyOutput:
+        every_expert = {"every_expert": True} if compares_experts(settings.losses) else {}
         output: PolicyOutput = self._policy(
             batch.observation,
             batch.initial_state,
             routing=settings.routing,
             temperature=settings.temperature,
             first=batch.first,
+            **every_expert,
         )
         return output
 

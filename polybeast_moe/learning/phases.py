@@ -41,6 +41,11 @@ class LossSettings:
     entropy: float
     alpha_entropy: float
     load_balance: float
+    expert_diversity: float = 0.0
+    semantic_orthogonality: float = 0.0
+    graph_alignment: float = 0.0
+    temporal_consistency: float = 0.0
+    overlap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -193,12 +198,9 @@ def _progress(until: Until, start: Counters, now: Counters) -> float:
 
 def _settings(phase: PhaseConfig, index: int, progress: float, before: Settings | None) -> Settings:
     """Returns the phase's settings at `progress`; a closed loop holds the temperature where it was."""
-    losses = {
-        key: value_at(getattr(phase.losses, key), progress) for key in ("policy", "baseline", "entropy", "load_balance")
-    }
-    penalty = phase.losses.alpha_entropy
-    sign = 0.0 if penalty is None else 1.0 if penalty.direction == "minimize" else -1.0
-    weight = 0.0 if penalty is None else value_at(penalty.weight, progress)
+    losses = {name: value_at(weight, progress) for name, weight in phase.losses.schedules().items()}
+    if phase.losses.alpha_entropy is not None and phase.losses.alpha_entropy.direction == "maximize":
+        losses["alpha_entropy"] = -losses["alpha_entropy"]
     if isinstance(phase.temperature, EntropyTarget):
         temperature = _clamp(before.temperature if before is not None else 1.0, phase.temperature.bounds)
     else:
@@ -209,7 +211,7 @@ def _settings(phase: PhaseConfig, index: int, progress: float, before: Settings 
         routing=phase.routing,
         temperature=temperature,
         learning_rate=value_at(phase.learning_rate, progress),
-        losses=LossSettings(**losses, alpha_entropy=sign * weight),
+        losses=LossSettings(**losses),
         reward={term: value_at(getattr(phase.reward, term), progress) for term in RewardWeights.model_fields},
     )
 

@@ -35,6 +35,11 @@ _TAIL = {
     "loss_entropy": "loss/entropy",
     "loss_alpha_entropy": "loss/alpha_entropy",
     "loss_load_balance": "loss/load_balance",
+    "loss_expert_diversity": "loss/expert_diversity",
+    "loss_semantic_orthogonality": "loss/semantic_orthogonality",
+    "loss_graph_alignment": "loss/graph_alignment",
+    "loss_temporal_consistency": "loss/temporal_consistency",
+    "loss_overlap": "loss/overlap",
     **{f"{part}_share": f"throughput/{part}_share" for part in PARTS},
     **{f"{part}_us_per_frame": f"throughput/{part}_us_per_frame" for part in PARTS},
 }
