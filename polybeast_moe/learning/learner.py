@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,10 @@ from polybeast_moe.config import LearnerConfig, OptimizerConfig
 from polybeast_moe.learning import losses
 from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective
 from polybeast_moe.learning.phases import Settings
+from polybeast_moe.learning.temperature import matching_temperature
 from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
+from polybeast_moe.ops.mixture import Routing
 from polybeast_moe.runtime.rollouts import Batch
 
 _ROUNDING = 1.001  # a ratio above its bound by less than this is the same policy run on another batch size
@@ -70,6 +72,11 @@ class Learner:
             "loss_total": total.item(),
             **{f"loss_{name}": value.item() for name, value in parts.items()},
         }
+        if settings.target_alpha_entropy is not None:
+            diagnostics["target_alpha_entropy"] = settings.target_alpha_entropy
+            diagnostics["matching_temperature"] = matching_temperature(
+                output.router_scores[:live], settings.target_alpha_entropy, cast(Routing, settings.routing)
+            )
         applied = math.isfinite(grad_norm)
         self.version += applied
         return UpdateReport(diagnostics, output.alpha[:live].detach().mean(0).tolist(), applied)

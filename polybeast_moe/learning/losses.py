@@ -64,14 +64,14 @@ def policy_entropy(log_policy: Tensor) -> Tensor:
     return -(log_policy.exp() * log_policy).sum(-1).mean()
 
 
-def load_balance_loss(router_scores: Tensor) -> Tensor:
-    """E · Σ p̄² − 1 with p̄ the mean over states of softmax(scores); 0 when every expert is used alike, at most E − 1.
+def load_balance_loss(router_scores: Tensor, temperature: float = 1.0) -> Tensor:
+    """τ (E · Σ p̄² − 1) with p̄ the mean over states of softmax(scores / τ): 0 when every expert is used alike.
 
     It acts on the scores [N, E] before the projection: an expert off sparsemax's support gets no gradient through
-    alpha, and could otherwise never come back.
+    alpha, and could otherwise never come back. The factor τ keeps its strength the same at every temperature.
     """
-    usage = torch.softmax(router_scores, dim=-1).mean(0)
-    return router_scores.shape[-1] * usage.square().sum() - 1
+    usage = torch.softmax(router_scores / temperature, dim=-1).mean(0)
+    return temperature * (router_scores.shape[-1] * usage.square().sum() - 1)
 
 
 def alpha_entropy_bonus(router_scores: Tensor, temperature: float) -> Tensor:

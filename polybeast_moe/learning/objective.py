@@ -76,7 +76,7 @@ def _auxiliary(output: PolicyOutput, first: Tensor, settings: Settings, rows: in
 
     terms: dict[str, tuple[float, Callable[[], Tensor]]] = {
         "alpha_entropy": (weights.alpha_entropy, alpha_entropy),
-        "load_balance": (weights.load_balance, lambda: losses.load_balance_loss(scores)),
+        "load_balance": (weights.load_balance, lambda: losses.load_balance_loss(scores, tau)),
         "expert_diversity": (-weights.expert_diversity, lambda: losses.expert_diversity(logits)),
         "semantic_orthogonality": (
             weights.semantic_orthogonality,
