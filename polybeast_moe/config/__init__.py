@@ -12,11 +12,12 @@ from polybeast_moe.config.policy import SEMANTIC_EXPERTS, GraphConfig, PolicyCon
 from polybeast_moe.config.run import Bound, EvaluationConfig, MonitoringConfig, RunConfig, SnapshotConfig
 from polybeast_moe.config.runtime import RuntimeConfig
 from polybeast_moe.config.schedules import Ramp, Schedule
-from polybeast_moe.config.weights import LossWeights, RewardWeights
+from polybeast_moe.config.weights import AlphaEntropyLoss, LossWeights, RewardWeights
 
 __all__ = [
     "MISFIT",
     "SEMANTIC_EXPERTS",
+    "AlphaEntropyLoss",
     "Bound",
     "EntropyTarget",
     "EnvConfig",

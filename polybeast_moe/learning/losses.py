@@ -6,7 +6,7 @@ Shapes: N rows, E experts, A actions. The losses on experts and router are in do
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -64,13 +64,30 @@ def policy_entropy(log_policy: Tensor) -> Tensor:
     return -(log_policy.exp() * log_policy).sum(-1).mean()
 
 
-def load_balance_loss(router_scores: Tensor, temperature: float = 1.0) -> Tensor:
+def normalised(advantages: Tensor, over_ranks: Callable[[Tensor], Tensor] = lambda moments: moments) -> Tensor:
+    """Advantages with mean 0 and deviation 1 over the rows of all ranks; `over_ranks` as in `load_balance_loss`."""
+    moments = over_ranks(first_two_moments(advantages))
+    deviation = (moments[1] - moments[0].square()).clamp(min=0).sqrt()
+    return ((advantages.double() - moments[0]) / (deviation + 1e-6)).to(advantages.dtype)
+
+
+def first_two_moments(values: Tensor) -> Tensor:
+    """[2] float64: the means of the values and of their squares."""
+    exact = values.double()
+    return torch.stack([exact.mean(), exact.square().mean()])
+
+
+def load_balance_loss(
+    router_scores: Tensor, temperature: float = 1.0, over_ranks: Callable[[Tensor], Tensor] = lambda usage: usage
+) -> Tensor:
     """τ (E · Σ p̄² − 1) with p̄ the mean over states of softmax(scores / τ): 0 when every expert is used alike.
+
+    The mean is over the states of all ranks: `over_ranks` makes it of each rank's own.
 
     It acts on the scores [N, E] before the projection: an expert off sparsemax's support gets no gradient through
     alpha, and could otherwise never come back. The factor τ keeps its strength the same at every temperature.
     """
-    usage = torch.softmax(router_scores / temperature, dim=-1).mean(0)
+    usage = over_ranks(torch.softmax(router_scores / temperature, dim=-1).mean(0))
     return temperature * (router_scores.shape[-1] * usage.square().sum() - 1)
 
 

@@ -33,7 +33,13 @@ def compares_experts(weights: LossSettings) -> bool:
     return weights.expert_diversity != 0 or weights.semantic_orthogonality != 0
 
 
-def objective(actor_critic: ActorCritic, output: PolicyOutput, first: Tensor, settings: Settings) -> dict[str, Tensor]:
+def objective(
+    actor_critic: ActorCritic,
+    output: PolicyOutput,
+    first: Tensor,
+    settings: Settings,
+    over_ranks: Callable[[Tensor], Tensor] = lambda mean: mean,
+) -> dict[str, Tensor]:
     """Returns every loss by name, 0-d, weighted and signed; one of no weight is 0 and costs nothing.
 
     Args:
@@ -41,6 +47,7 @@ def objective(actor_critic: ActorCritic, output: PolicyOutput, first: Tensor, se
         output: the policy's, of (T + 1) * B rows; the last step's are not learnt from.
         first: [T + 1, B], True where an episode begins.
         settings: weights, routing and temperature of the phase.
+        over_ranks: makes the mean over all ranks' rows of this rank's; called only where load balance has a weight.
 
     Raises:
         ValueError: graph alignment with a policy that has no graph prior.
@@ -51,11 +58,13 @@ def objective(actor_critic: ActorCritic, output: PolicyOutput, first: Tensor, se
         "policy": weights.policy * losses.policy_gradient_loss(log_probs, advantages),
         "baseline": weights.baseline * losses.baseline_loss(values, vs),
         "entropy": -weights.entropy * losses.policy_entropy(log_policy),
-        **_auxiliary(output, first, settings, rows=values.numel()),
+        **_auxiliary(output, first, settings, over_ranks, rows=values.numel()),
     }
 
 
-def _auxiliary(output: PolicyOutput, first: Tensor, settings: Settings, rows: int) -> dict[str, Tensor]:
+def _auxiliary(
+    output: PolicyOutput, first: Tensor, settings: Settings, over_ranks: Callable[[Tensor], Tensor], rows: int
+) -> dict[str, Tensor]:
     """The losses on experts and router, of the first `rows` rows."""
     weights, tau, routing = settings.losses, settings.temperature, cast(Routing, settings.routing)
     scores, alpha, logits = output.router_scores[:rows], output.alpha[:rows], output.expert_logits[:rows]
@@ -76,7 +85,7 @@ def _auxiliary(output: PolicyOutput, first: Tensor, settings: Settings, rows: in
 
     terms: dict[str, tuple[float, Callable[[], Tensor]]] = {
         "alpha_entropy": (weights.alpha_entropy, alpha_entropy),
-        "load_balance": (weights.load_balance, lambda: losses.load_balance_loss(scores, tau)),
+        "load_balance": (weights.load_balance, lambda: losses.load_balance_loss(scores, tau, over_ranks)),
         "expert_diversity": (-weights.expert_diversity, lambda: losses.expert_diversity(logits)),
         "semantic_orthogonality": (
             weights.semantic_orthogonality,

@@ -20,6 +20,7 @@ from typing import Any
 
 from polybeast_moe.config import EntropyTarget, PhaseConfig, Ramp, RewardWeights, Until
 from polybeast_moe.errors import UserError, nearest
+from polybeast_moe.learning.holds import held
 from polybeast_moe.learning.schedules import describe, value_at
 
 _LARGEST_STEP = 0.5  # of log temperature in one update, however far the target is
@@ -92,12 +93,16 @@ class ControllerState:
         updates: the update whose metrics were used last.
         settings: what is in force; None before the first `advance`.
         finished: the last phase's end was reached.
+        holds: what an operator holds against the current phase's schedules; a phase's end forgets it.
+        left: an operator asked for the current phase's end.
     """
 
     start: Counters = Counters()
     updates: int = 0
     settings: Settings | None = None
     finished: bool = False
+    holds: Mapping[str, float] = field(default_factory=dict)
+    left: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the state as JSON holds it; `from_dict` continues exactly."""
@@ -109,7 +114,8 @@ class ControllerState:
         settings = data["settings"]
         if settings is not None:
             settings = Settings(**{**settings, "losses": LossSettings(**settings["losses"])})
-        return cls(Counters(**data["start"]), data["updates"], settings, data["finished"])
+        holds, left = data.get("holds", {}), data.get("left", False)
+        return cls(Counters(**data["start"]), data["updates"], settings, data["finished"], holds, left)
 
 
 def advance(
@@ -131,9 +137,10 @@ def advance(
     """
     begun, fresh = state.settings is not None, counters.updates > state.updates
     index = _current_index(phases, state)
+    phases = (*phases[:index], held(phases[index], state.holds), *phases[index + 1 :])
     if state.finished and phases[index].until.metric is not None:
         return state, _in_force(state), []
-    end = index
+    end = index + (state.left and not state.finished)
     while end < len(phases) and _reached(
         phases[end].until, counters, metrics if fresh and begun and end == index else {}
     ):
@@ -149,13 +156,13 @@ def advance(
     before = _in_force(state)
     if finished:
         events = [] if state.finished else _events_of_leaving(phases[index], before, counters)
-        return ControllerState(state.start, counters.updates, before, finished), before, events
+        return replace(state, updates=counters.updates, finished=True, left=False), before, events
     progress = _progress(phases[index].until, state.start, counters)
     settings = _settings(phases[index], index, progress, before)
     if fresh:
         settings = _steered(phases[index], settings, metrics)
     events = _events_of_overrides(phases[index], before, settings, counters)
-    return ControllerState(state.start, counters.updates, settings), settings, events
+    return replace(state, updates=counters.updates, settings=settings, finished=False), settings, events
 
 
 def phase_progress(phases: Sequence[PhaseConfig], state: ControllerState, counters: Counters) -> float:
@@ -163,6 +170,16 @@ def phase_progress(phases: Sequence[PhaseConfig], state: ControllerState, counte
     if state.finished:
         return 1.0
     return _progress(phases[_current_index(phases, state)].until, state.start, counters)
+
+
+def run_progress(phases: Sequence[PhaseConfig], state: ControllerState, counters: Counters) -> float:
+    """Returns how far the whole run has come, in [0, 1]: by its last total, or by phases where that is a metric."""
+    until = phases[-1].until
+    if until.frames is not None:
+        return min(1.0, counters.frames / until.frames)
+    if until.episodes is not None:
+        return min(1.0, counters.episodes / until.episodes)
+    return (_current_index(phases, state) + phase_progress(phases, state, counters)) / len(phases)
 
 
 def _current_index(phases: Sequence[PhaseConfig], state: ControllerState) -> int:
