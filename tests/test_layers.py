@@ -36,6 +36,8 @@ PURE = (
     "learning.operator",
     "learning.schedules",
     "learning.losses",
+    "learning.objective",
+    "learning.temperature",
 )
 IMPURE = {"subprocess", "multiprocessing", "threading", "signal", "socket", "time", "datetime", "random", "tempfile"}
 IMPURE |= {"shutil", "pathlib", "io", "psutil", "logging", "fcntl", "mmap"}

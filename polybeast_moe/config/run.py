@@ -115,6 +115,15 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _alignment_has_a_prior(self) -> RunConfig:
+        for index, phase in enumerate(self.phases):
+            wanted = ends(phase.losses.graph_alignment) != (0.0, 0.0)
+            if wanted and not (self.graph.enabled and self.policy.router.operator_prior):
+                what = "needs graph.enabled: true and policy.router.operator_prior: true"
+                raise misfit(("phases", index, "losses", "graph_alignment"), what)
+        return self
+
+    @model_validator(mode="after")
     def _what_is_encoded_is_stored(self) -> RunConfig:
         for reads, stores in (("full_map", "store_glyphs"), ("inventory", "store_inventory")):
             if getattr(self.policy, reads) and not getattr(self.env, stores):
