@@ -25,10 +25,11 @@ from polybeast_moe.graph import KnowledgeGraph, load_graph
 from polybeast_moe.learning.learner import Learner, UpdateReport
 from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, advance, phase_progress
 from polybeast_moe.models import build_policy
-from polybeast_moe.monitoring.console import Console, Status
+from polybeast_moe.monitoring.console import Console
 from polybeast_moe.monitoring.metrics import MetricsWindow
 from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
 from polybeast_moe.monitoring.sinks import CsvSink, Sink, Sinks
+from polybeast_moe.monitoring.status import Status
 from polybeast_moe.ops.backends import select_mixture
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.asynchronous import AsynchronousRuntime
@@ -147,6 +148,7 @@ class Trainer:
         waited = time.monotonic() - began
         self._began += waited
         self._row_at = self._snapshot_at = time.monotonic()
+        self._busy = self._runtime.busy_seconds()
 
     def close(self) -> None:
         """Ends the games and closes every file."""
@@ -237,7 +239,9 @@ class Trainer:
         now = time.monotonic()
         if due or now - self._row_at >= self._config.monitoring.every_seconds:
             self._row_at = now
-            self._last_row = self._window.row(updates=self._counters.updates, **self._standing(settings, now))
+            health = {"memory_bytes": self._meter.family_bytes(), "restarts": self._runtime.restarts}
+            standing = self._standing(settings, now)
+            self._last_row = self._window.row(updates=self._counters.updates, **standing, **health)
             self._sinks.metrics(self._last_row)
         self._console.update(self._status(settings, now))
 
@@ -263,7 +267,8 @@ class Trainer:
             fraction=_run_progress(self._config, self._counters, settings.phase_index, phase_fraction),
             phase_fraction=phase_fraction,
             median_score=statistics.median(scores) if scores else None,
-            memory_bytes=self._meter.read().rss_bytes,
+            median_return=statistics.median(self._window.returns) if scores else None,
+            parts_take_turns=self._config.runtime.mode == "inline",
             snapshot_age_seconds=now - self._snapshot_at,
         )
 
@@ -336,6 +341,10 @@ def _sinks(config: RunConfig, run_dir: Path) -> list[Sink]:
         from polybeast_moe.monitoring.tensorboard import TensorBoardSink  # slow to import
 
         sinks.append(TensorBoardSink(run_dir, config.policy.expert_names))
+    if config.monitoring.wandb is not None:
+        from polybeast_moe.monitoring.wandb_sink import WandbSink  # optional, and slow to import
+
+        sinks.append(WandbSink(run_dir, config.policy.expert_names, config.monitoring.wandb, config.to_plain()))
     return sinks
 
 

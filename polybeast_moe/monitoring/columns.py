@@ -37,6 +37,8 @@ _TAIL = {
     "loss_load_balance": "loss/load_balance",
     **{f"{part}_share": f"throughput/{part}_share" for part in PARTS},
     **{f"{part}_us_per_frame": f"throughput/{part}_us_per_frame" for part in PARTS},
+    "memory_bytes": "machine/memory_bytes",
+    "restarts": "machine/restarts",
 }
 
 EPISODE_COLUMNS = (

@@ -67,6 +67,11 @@ class AsynchronousRuntime(Runtime):
                 return [self._rollouts[slot] for slot in full]
         return None
 
+    @property
+    def restarts(self) -> int:
+        """Processes that died or hung and were replaced, since the start."""
+        return self.supervisor.restarts
+
     def close(self) -> None:
         """Ends every process."""
         self.supervisor.stop()

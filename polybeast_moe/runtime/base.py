@@ -62,6 +62,11 @@ class Runtime(ABC):
         """Games that NetHack itself gave up, since the start."""
         return sum(self._region.fatal_games(actor)[0] for actor in range(self._region.actors))
 
+    @property
+    def restarts(self) -> int:
+        """Processes that died and were replaced, since the start."""
+        return 0
+
     def state(self) -> dict[str, Any]:
         """Returns what a snapshot must keep of it, as JSON holds it."""
         return {}
