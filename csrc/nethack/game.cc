@@ -46,8 +46,9 @@ nle_obs arrays_in(ObservationBuffers& buffers) {
 
 }  // namespace
 
-Game::Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory)
-    : Game(std::move(library), std::move(settings), std::move(directory), nle_obs{}, nullptr) {
+Game::Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory,
+           double* reward_terms)
+    : Game(std::move(library), std::move(settings), std::move(directory), nle_obs{}, reward_terms) {
   obs_ = arrays_in(buffers_);
 }
 

@@ -76,10 +76,12 @@ struct EpisodeRecord {
 class Game {
  public:
   // `directory` is created for NetHack's own files (levels, locks) and removed with the game.
-  // The game observes into buffers of its own.
-  Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory);
-  // The game observes into the arrays that `arrays` points to (see observation.h); keys without one cost nothing. With
-  // `reward_terms`, each step writes one row of kRewardTerms there. Both outlive the game.
+  // The game observes into buffers of its own. With `reward_terms`, each step writes one row of kRewardTerms there; it
+  // outlives the game.
+  Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory,
+       double* reward_terms = nullptr);
+  // The game observes into the arrays that `arrays` points to (see observation.h), which outlive it; keys without one
+  // cost nothing.
   Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory,
        const nle_obs& arrays, double* reward_terms);
   ~Game();

@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "nethack/abi.h"
+#include "nethack/reward_terms.h"
 #include "shm/slot_state.h"
 
 namespace pbm::shm {
@@ -90,6 +91,7 @@ RolloutLayout::RolloutLayout(const RolloutShape& shape) : shape_(shape), slot_by
   add("temperature", Dtype::kF64, {T});
 
   add("reward", Dtype::kF32, {T, K});
+  if (shape.store_reward_terms) add("reward_terms", Dtype::kF32, {T, K, nethack::kRewardTerms.size()});
   add("terminated", Dtype::kU8, {T, K});
   add("truncated", Dtype::kU8, {T, K});
 
