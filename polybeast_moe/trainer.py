@@ -35,11 +35,12 @@ from polybeast_moe.learning.phases import (
     run_progress,
 )
 from polybeast_moe.models import build_policy
-from polybeast_moe.monitoring.console import Console, Status
+from polybeast_moe.monitoring.console import Console
 from polybeast_moe.monitoring.make import make_sinks
 from polybeast_moe.monitoring.metrics import MetricsWindow
 from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
 from polybeast_moe.monitoring.sinks import Sinks
+from polybeast_moe.monitoring.status import Status
 from polybeast_moe.ops.backends import select_mixture
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.base import Runtime
@@ -203,6 +204,7 @@ class Trainer:
         waited = time.monotonic() - began
         self._began += waited
         self._row_at = self._snapshot_at = time.monotonic()
+        self._busy = self._runtime.busy_seconds()
 
     def close(self) -> None:
         """Ends the games, writes what is still to be written and closes every file."""
@@ -314,7 +316,8 @@ class Trainer:
         now = time.monotonic()
         if due or now - self._row_at >= self._config.monitoring.every_seconds:
             self._row_at = now
-            standing = {**self._standing(settings, now), **self._held_out_figures}
+            health = {"memory_bytes": self._meter.family_bytes(), "restarts": self._runtime.restarts}
+            standing = {**self._standing(settings, now), **health, **self._held_out_figures}
             self._last_row = self._window.row(updates=self._counters.updates, **standing)
             self._held_out_figures = {}
             self._sinks.metrics(self._last_row)
@@ -341,7 +344,8 @@ class Trainer:
             fraction=run_progress(self._config.phases, self._controller, self._counters),
             phase_fraction=phase_progress(self._config.phases, self._controller, self._counters),
             median_score=statistics.median(scores) if scores else None,
-            memory_bytes=self._meter.read().rss_bytes,
+            median_return=statistics.median(self._window.returns) if scores else None,
+            parts_take_turns=self._config.runtime.mode == "inline",
             snapshot_age_seconds=now - self._snapshots.newest_at if self._snapshots.newest_at is not None else None,
         )
 

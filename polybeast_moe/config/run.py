@@ -47,6 +47,7 @@ class MonitoringConfig(Section):
 
     every_seconds: PositiveFloat = 5.0
     tensorboard: bool = True
+    wandb: str | None = Field(None, min_length=1, description="project of Weights & Biases; needs the package wandb")
 
 
 class EvaluationConfig(Section):

@@ -47,6 +47,8 @@ _TAIL = {
     "held_out_frames": None,
     **{f"{part}_share": f"throughput/{part}_share" for part in PARTS},
     **{f"{part}_us_per_frame": f"throughput/{part}_us_per_frame" for part in PARTS},
+    "memory_bytes": "machine/memory_bytes",
+    "restarts": "machine/restarts",
 }
 
 EPISODE_COLUMNS = (
