@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from polybeast_moe.config.base import Section, misfit
+from polybeast_moe.config.distributed import DistributedConfig
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.learner import LearnerConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig
@@ -75,6 +76,7 @@ class RunConfig(Section):
     graph: GraphConfig = GraphConfig()
     policy: PolicyConfig = PolicyConfig()
     learner: LearnerConfig = LearnerConfig()
+    distributed: DistributedConfig = DistributedConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
     targets: dict[str, dict[str, Bound]] = Field(default_factory=dict)
     snapshots: SnapshotConfig = SnapshotConfig()
