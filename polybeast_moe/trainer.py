@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import shutil
 import statistics
-import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.config_files import resolve_data_file
 from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.envs.games_folder import GamesFolder
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
 from polybeast_moe.errors import RunFailed, UserError
 from polybeast_moe.evaluation.random_policy import measure_random_policy
@@ -34,8 +31,9 @@ from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.asynchronous import AsynchronousRuntime
 from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.defaults import with_defaults
+from polybeast_moe.runtime.episode_recorder import EpisodeRecorder
 from polybeast_moe.runtime.inline import InlineRuntime
-from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process
+from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process, torch_cache_in
 from polybeast_moe.runtime.rollouts import Rollout, make_batch
 from polybeast_moe.snapshots import Snapshot, load, prune, save
 
@@ -53,19 +51,19 @@ def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) 
     torch.set_num_threads(with_defaults(config.runtime, usable_cores()).threads or 1)
     package = check_nle()
     snapshot = load(resume) if resume is not None else None
-    games, lock = _make_games_directory()
-    try:
-        with StopRequests() as stop, Console() as console:
-            trainer = Trainer(config, run_dir, package, games, console, snapshot)
-            try:
-                trainer.run(stop)
-            finally:
-                trainer.close()
-            if not stop():
-                _measure_random_policy(config, package, games, run_dir.path, console, stop)
-    finally:
-        shutil.rmtree(games, ignore_errors=True)
-        lock.close()
+    with (
+        GamesFolder(_GAMES_PREFIX) as games,
+        torch_cache_in(games.path),
+        StopRequests() as stop,
+        Console() as console,
+    ):
+        trainer = Trainer(config, run_dir, package, games.path, console, snapshot)
+        try:
+            trainer.run(stop)
+        finally:
+            trainer.close()
+        if not stop():
+            _measure_random_policy(config, package, games.path, run_dir.path, console, stop)
     if stop():
         print(f"Stopped by a signal. Go on with: polybeast-moe resume {run_dir.path}")
         return 128 + (stop.signal_number or 0)
@@ -109,6 +107,7 @@ class Trainer:
         select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
         self._learner = Learner(self._policy, config.learner)
         self._window = MetricsWindow(config.policy.expert_names)
+        self._recorder = EpisodeRecorder(config.env, run_dir.replays, config.monitoring.replays, console.log)
         self._sinks = Sinks(_sinks(config, run_dir.path), console.log)
         if snapshot is not None:
             self._restore(snapshot)
@@ -172,6 +171,7 @@ class Trainer:
         began = time.perf_counter()
         batch = make_batch(rollouts)
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
+        self._recorder.add(rollouts)
         self._runtime.give_back(rollouts)
         report = self._learner.update(batch, settings)
         self._watch(report)
@@ -347,23 +347,3 @@ def _run_progress(config: RunConfig, counters: Counters, phase_index: int, phase
     if until.episodes is not None:
         return min(1.0, counters.episodes / until.episodes)
     return (phase_index + phase_fraction) / len(config.phases)
-
-
-def _make_games_directory() -> tuple[Path, IO[bytes]]:
-    """Makes an empty folder for the games' files, and sweeps those that killed runs have left.
-
-    A folder is in use as long as somebody holds the lock on the file inside it, which the kernel releases with the
-    process.
-    """
-    root = Path(tempfile.gettempdir())
-    for leftover in root.glob(f"{_GAMES_PREFIX}*"):
-        with contextlib.suppress(OSError), (leftover / "lock").open("rb") as its_lock:
-            fcntl.flock(its_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(leftover, ignore_errors=True)
-    try:
-        directory = Path(tempfile.mkdtemp(prefix=_GAMES_PREFIX))
-        lock = (directory / "lock").open("wb")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:
-        raise UserError(f"{root}: the games' folder cannot be made: {error.strerror}; set TMPDIR") from None
-    return directory, lock
