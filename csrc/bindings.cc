@@ -23,6 +23,7 @@ namespace {
 
 using pbm::actor::Actor;
 using pbm::actor::Group;
+using pbm::actor::Standing;
 using pbm::nethack::Game;
 using pbm::nethack::GameSettings;
 using pbm::nethack::LibraryFile;
@@ -223,7 +224,7 @@ void bind_nethack(py::module_& m) {
         const auto& e = game.episode();
         return py::dict("score"_a = e.score, "score_after_end"_a = e.score_after_end,
                         "episode_return"_a = e.episode_return, "length"_a = e.length, "depth"_a = e.depth,
-                        "turns"_a = e.turns, "how_done"_a = e.how_done);
+                        "turns"_a = e.turns, "gold"_a = e.gold, "how_done"_a = e.how_done);
       });
   m.def("condition_names", [] { return condition_texts([](const auto& c) { return c.name; }); });
   m.def("condition_descriptions", [] { return condition_texts([](const auto& c) { return c.description; }); });
@@ -236,13 +237,13 @@ void bind_shm(py::module_& m) {
   py::class_<RolloutLayout>(m, "RolloutLayout")
       .def(py::init([](std::size_t unroll, std::size_t games, std::size_t actions, std::size_t experts,
                        std::size_t state, std::size_t crop, bool store_glyphs, std::size_t max_episode_steps,
-                       bool store_inventory) {
+                       bool store_inventory, bool store_reward_terms) {
              return RolloutLayout(RolloutShape{unroll, games, actions, experts, state, crop,
                                                pbm::nethack::condition_words(), store_glyphs, store_inventory,
-                                               max_episode_steps});
+                                               max_episode_steps, store_reward_terms});
            }),
            py::kw_only(), "unroll"_a, "games"_a, "actions"_a, "experts"_a, "state"_a, "crop"_a, "store_glyphs"_a,
-           "max_episode_steps"_a, "store_inventory"_a = false)
+           "max_episode_steps"_a, "store_inventory"_a = false, "store_reward_terms"_a = false)
       .def_property_readonly("fields",
                              [](const RolloutLayout& layout) {
                                py::list fields;
@@ -381,9 +382,38 @@ void bind_actor(py::module_& m) {
       .def_property_readonly("games", &Group::games)
       .def_property_readonly("fatal_games", &Group::fatal_games)
       .def_property_readonly("last_fatal_reason", &Group::last_fatal_reason);
+  py::class_<Standing>(m, "Standing")
+      .def(py::init([](std::uint64_t next_episode, bool begun, bool whole, std::uint64_t core, std::uint64_t disp,
+                       std::int64_t frozen_steps, const std::string& actions, double alpha_entropy_sum,
+                       std::uint64_t fingerprint) {
+             return Standing{next_episode,
+                             begun,
+                             whole,
+                             {core, disp, std::nullopt},
+                             frozen_steps,
+                             {actions.begin(), actions.end()},
+                             alpha_entropy_sum,
+                             fingerprint};
+           }),
+           py::kw_only(), "next_episode"_a, "begun"_a, "whole"_a, "core"_a, "disp"_a, "frozen_steps"_a, "actions"_a,
+           "alpha_entropy_sum"_a, "fingerprint"_a)
+      .def_readonly("next_episode", &Standing::next_episode)
+      .def_readonly("begun", &Standing::begun)
+      .def_readonly("whole", &Standing::whole)
+      .def_property_readonly("core", [](const Standing& one) { return one.seeds.core; })
+      .def_property_readonly("disp", [](const Standing& one) { return one.seeds.disp; })
+      .def_readonly("frozen_steps", &Standing::frozen_steps)
+      .def_property_readonly("actions",
+                             [](const Standing& one) {
+                               return py::bytes(reinterpret_cast<const char*>(one.actions.data()), one.actions.size());
+                             })
+      .def_readonly("alpha_entropy_sum", &Standing::alpha_entropy_sum)
+      .def_readonly("fingerprint", &Standing::fingerprint);
   py::class_<Actor>(m, "Actor")
-      .def(py::init<Region&, std::size_t, const std::filesystem::path&, std::uint64_t>(), py::keep_alive<1, 2>(),
-           "region"_a, "index"_a, "directory"_a, "first_episode"_a)
+      .def(py::init<Region&, std::size_t, const std::filesystem::path&, std::uint64_t, std::size_t>(),
+           py::keep_alive<1, 2>(), "region"_a, "index"_a, "directory"_a, "first_episode"_a, "keep_actions"_a = 0)
+      .def("standing", &Actor::standing)
+      .def("restore", &Actor::restore, "standing"_a, py::call_guard<py::gil_scoped_release>())
       .def("run_once", &Actor::run_once, py::call_guard<py::gil_scoped_release>());
 }
 

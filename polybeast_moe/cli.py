@@ -13,6 +13,7 @@ from polybeast_moe.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from polybeast_moe.config import RunConfig
+    from polybeast_moe.snapshots import Origin
 
 _EXAMPLES = {
     None: """examples:
@@ -22,12 +23,21 @@ _EXAMPLES = {
     "train": """examples:
   polybeast-moe train quickstart
   polybeast-moe train configs/debug.yaml --run-dir runs/try seed=2 phases.warmup.until.frames=5000
-  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start      the same line starts and goes on""",
+  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start      the same line starts and goes on
+  polybeast-moe train phases/deep_finetune --from runs/x/snapshots/step-000012345678""",
     "resume": """examples:
   polybeast-moe resume runs/try
   polybeast-moe resume runs/try phases.deep_finetune.until.frames=2_000_000""",
-    "report": """example:
-  polybeast-moe report runs/try      writes runs/try/report/index.html""",
+    "control": """examples:
+  polybeast-moe control runs/try status --json
+  polybeast-moe control runs/try set router_temperature 0.3
+  polybeast-moe control runs/try release router_temperature""",
+    "evaluate": """examples:
+  polybeast-moe evaluate runs/try --episodes 1000 --seed 1 --json try.json
+  polybeast-moe evaluate runs/a runs/b --policy random""",
+    "report": """examples:
+  polybeast-moe report runs/try               writes runs/try/report/index.html
+  polybeast-moe report runs/a runs/b runs/c   b and c beside a, in runs/a/report/comparison/index.html""",
     "doctor": """example:
   polybeast-moe doctor""",
 }
@@ -82,11 +92,28 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_overrides(train)
     train.add_argument("--run-dir", metavar="DIR", help="where the run is kept (default: runs/<name>-<date and time>)")
     train.add_argument("--resume-or-start", action="store_true", help="go on if DIR holds a run, else start one")
+    begin = train.add_mutually_exclusive_group()
+    begin.add_argument("--from", dest="origin", metavar="SNAPSHOT", help="go on from another run's snapshot")
+    begin.add_argument("--from-weights", metavar="SNAPSHOT", help="begin with the weights of a snapshot")
     resume = add("resume", "go on from a run's newest good snapshot")
     resume.add_argument("run_dir", metavar="RUN_DIR")
     add_overrides(resume)
+    control = add("control", "ask a running trainer for something, or change it")
+    control.add_argument("run_dir", metavar="RUN_DIR")
+    control.add_argument(
+        "words",
+        nargs="+",
+        metavar="COMMAND",
+        help="status, pause, resume, snapshot, stop, set KEY VALUE, release KEY, next-phase",
+    )
+    control.add_argument("--json", action="store_true", help="print the answer as JSON")
+    control.add_argument("--inbox", action="store_true", help="go through files in RUN_DIR, from another machine")
     report = add("report", "write a run's tables, figures and HTML page")
-    report.add_argument("run_dir", metavar="RUN_DIR")
+    report.add_argument(
+        "run_dirs", metavar="RUN_DIR", nargs="+", help="several: a page that compares them with the first"
+    )
+    report.add_argument("--output", metavar="DIR", help="where the page of several runs goes")
+    _add_evaluate(add("evaluate", "play whole episodes with trained policies and say how they score"))
     add("doctor", "show what this machine has")
 
     # Overrides may stand on either side of options; argparse alone gathers only the first stretch of them.
@@ -98,6 +125,22 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return arguments
 
 
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "snapshots", nargs="*", metavar="RUN_DIR|SNAPSHOT", help="a run's newest snapshot, or that one"
+    )
+    command.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes each (default: 100)")
+    command.add_argument("--seed", type=int, metavar="S", help="of games and actions (default: a fresh one)")
+    command.add_argument("--json", type=Path, metavar="FILE", help="write all figures and every episode there")
+    command.add_argument(
+        "--policy", choices=("trained", "random"), default="trained", help="random: the same games at random"
+    )
+    command.add_argument("--character", metavar="C", help="another than in training: val, @, all")
+    command.add_argument("--max-episode-steps", type=int, metavar="N", help="another limit than in training")
+    command.add_argument("--greedy", action="store_true", help="take the likeliest action instead of drawing one")
+    command.add_argument("--games", type=int, default=64, metavar="N", help="side by side (default: 64)")
+
+
 def _run(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "train":
@@ -105,7 +148,13 @@ def _run(arguments: argparse.Namespace) -> int:
         case "resume":
             return _resume(arguments.run_dir, arguments.overrides)
         case "report":
-            return _report(Path(arguments.run_dir))
+            return _report([Path(path) for path in arguments.run_dirs], arguments.output)
+        case "evaluate":
+            return _evaluate(arguments)
+        case "control":
+            from polybeast_moe.control.command import control
+
+            return control(Path(arguments.run_dir), arguments.words, as_json=arguments.json, use_inbox=arguments.inbox)
     return _doctor()
 
 
@@ -115,7 +164,10 @@ def _train(arguments: argparse.Namespace) -> int:
     from polybeast_moe.run_directory import RunDirectory, holds_run
 
     check_nle()
-    config = load_config(arguments.config, arguments.overrides)
+    origin = _origin(arguments)
+    config = load_config(arguments.config, arguments.overrides, origin.config if origin is not None else None)
+    if origin is not None:
+        _refuse_other_network(origin, config)
     if arguments.run_dir == "":
         raise UserError("--run-dir is empty: name a folder, or leave it out")
     path = arguments.run_dir or config.run_dir
@@ -129,10 +181,28 @@ def _train(arguments: argparse.Namespace) -> int:
 
     with RunDirectory.create(path, config) as run:
         try:
-            return train(config, run, None)
+            return train(config, run, None) if origin is None else train(config, run, None, origin)
         except Exception:  # a foreign graph, for example: without a snapshot it is as if it had never been tried
             run.withdraw()
             raise
+
+
+def _origin(arguments: argparse.Namespace) -> Origin | None:
+    path = arguments.origin if arguments.origin is not None else arguments.from_weights
+    if path is None:
+        return None
+    from polybeast_moe.snapshots import Origin
+
+    return Origin.open(Path(path), weights_only=arguments.origin is None)
+
+
+def _refuse_other_network(origin: Origin, config: RunConfig) -> None:
+    from polybeast_moe.config_files import config_of
+    from polybeast_moe.run_directory import refuse_other_network
+
+    place = f"snapshot {origin.snapshot.path}"
+    before = config_of(origin.config, place)
+    refuse_other_network(before, config, place, "in a run that begins with it", "leave it out, or train anew")
 
 
 def _resume(path: str, overrides: Sequence[str]) -> int:
@@ -164,14 +234,27 @@ def _go_on(path: str, config: RunConfig, start_without_snapshot: bool) -> int:
         return train(config, run, snapshot)
 
 
-def _report(path: Path) -> int:
+def _report(paths: Sequence[Path], output: str | None) -> int:
     from polybeast_moe.run_directory import RunDirectory
 
-    RunDirectory.open(path, lock=False)
-    from polybeast_moe.evaluation.report import write_report
+    for path in paths:
+        RunDirectory.open(path, lock=False)
+    if output is not None and len(paths) == 1:
+        raise UserError("--output is for several runs: the report of one goes into its run directory")
+    from polybeast_moe.evaluation.report import write_comparison, write_report
 
-    print(write_report(path))
+    print(write_report(paths[0]) if len(paths) == 1 else write_comparison(paths, Path(output) if output else None))
     return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from polybeast_moe.envs.nle_package import check_nle
+
+    check_nle()
+    from polybeast_moe.evaluation.command import Request, run_evaluate
+
+    given = {key: value for key, value in vars(arguments).items() if key != "command"}
+    return run_evaluate(Request(**given))
 
 
 def _doctor() -> int:

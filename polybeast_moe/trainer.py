@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import statistics
 import time
+from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from polybeast_moe import resuming
 from polybeast_moe.config import RunConfig
-from polybeast_moe.config_files import resolve_data_file
+from polybeast_moe.control.desk import Desk
+from polybeast_moe.control.server import ControlServer
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.envs.games_folder import GamesFolder
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
-from polybeast_moe.errors import RunFailed, UserError
+from polybeast_moe.errors import RunFailed
 from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
-from polybeast_moe.graph import KnowledgeGraph, load_graph
+from polybeast_moe.graph.configured import configured_graph
+from polybeast_moe.learning import operator
 from polybeast_moe.learning.learner import Learner, UpdateReport
-from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, advance, phase_progress
+from polybeast_moe.learning.phases import (
+    ControllerState,
+    Counters,
+    PhaseEvent,
+    Settings,
+    advance,
+    phase_progress,
+    run_progress,
+)
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.console import Console, Status
 from polybeast_moe.monitoring.metrics import MetricsWindow
@@ -28,23 +40,23 @@ from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
 from polybeast_moe.monitoring.sinks import CsvSink, Sink, Sinks
 from polybeast_moe.ops.backends import select_mixture
 from polybeast_moe.run_directory import RunDirectory
-from polybeast_moe.runtime.asynchronous import AsynchronousRuntime
 from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.defaults import with_defaults
 from polybeast_moe.runtime.episode_recorder import EpisodeRecorder
-from polybeast_moe.runtime.inline import InlineRuntime
+from polybeast_moe.runtime.make import make_runtime
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process, torch_cache_in
 from polybeast_moe.runtime.rollouts import Rollout, make_batch
-from polybeast_moe.snapshots import Snapshot, load, prune, save
+from polybeast_moe.snapshots import Origin, Snapshot, SnapshotWriter, load
+from polybeast_moe.snapshots.randomness import random_states, seed_all
 
-_GAMES_PREFIX = "polybeast-moe-"
+_PAUSE_SECONDS = 0.05  # between looks at what operators want, while paused
 _GIVE_UP_AFTER_SKIPPED = 100  # updates in a row
 
 
-def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) -> int:
-    """Trains until the last phase ends or a signal asks to stop; returns the exit code (128 + the signal's number).
+def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None, origin: Origin | None = None) -> int:
+    """Trains until the last phase ends or somebody asks to stop; returns the exit code (see `StopRequests`).
 
-    `resume` is the snapshot to go on from.
+    `resume` is the snapshot to go on from, `origin` the one that a new run begins with.
     """
     keep_freed_memory()
     name_process("pbm-learner-0")
@@ -52,21 +64,21 @@ def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) 
     package = check_nle()
     snapshot = load(resume) if resume is not None else None
     with (
-        GamesFolder(_GAMES_PREFIX) as games,
+        GamesFolder("polybeast-moe-") as games,
         torch_cache_in(games.path),
         StopRequests() as stop,
         Console() as console,
     ):
-        trainer = Trainer(config, run_dir, package, games.path, console, snapshot)
+        trainer = Trainer(config, run_dir, package, games.path, console, snapshot, origin)
         try:
             trainer.run(stop)
         finally:
             trainer.close()
         if not stop():
-            _measure_random_policy(config, package, games.path, run_dir.path, console, stop)
+            measure_random_policy(config, package, games.path, run_dir.path, console.log, stop)
     if stop():
-        print(f"Stopped by a signal. Go on with: polybeast-moe resume {run_dir.path}")
-        return 128 + (stop.signal_number or 0)
+        print(f"Stopped {stop.reason}. Go on with: polybeast-moe resume {run_dir.path}")
+        return stop.exit_code
     try:
         print_phase_table(phase_table(run_dir.path))
         print(f"Report: {write_report(run_dir.path)}")
@@ -86,8 +98,12 @@ class Trainer:
         games: Path,
         console: Console,
         snapshot: Snapshot | None = None,
+        origin: Origin | None = None,
     ) -> None:
-        """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from."""
+        """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from.
+
+        A new run may begin with the weights, or the whole state, of an `origin`.
+        """
         self._config = config.model_copy(update={"runtime": with_defaults(config.runtime, usable_cores())})
         self._given = config
         self._run_dir = run_dir
@@ -101,67 +117,135 @@ class Trainer:
         self._last_row: dict[str, Any] = {}
         self._row_at = self._snapshot_at = self._began
 
-        torch.manual_seed(config.seed)
-        graph = _load_graph(config)
+        seed_all(config.seed)
+        graph = configured_graph(config)
+        self._graph_hash = graph.hash if graph is not None else None
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
         select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
         self._learner = Learner(self._policy, config.learner)
         self._window = MetricsWindow(config.policy.expert_names)
         self._recorder = EpisodeRecorder(config.env, run_dir.replays, config.monitoring.replays, console.log)
         self._sinks = Sinks(_sinks(config, run_dir.path), console.log)
+        self._snapshots = SnapshotWriter(
+            run_dir.snapshots,
+            keep_last=config.snapshots.keep_last,
+            keep_every=config.snapshots.keep_every,
+            before=(run_dir.metrics, run_dir.episodes, run_dir.phases),
+            log=console.log,
+        )
         if snapshot is not None:
             self._restore(snapshot)
+        elif origin is not None:
+            self._begin_with(origin)
         self._runtime = self._make_runtime(package, games)
         if snapshot is not None:
-            self._runtime.restore(snapshot.state["runtime"])
+            self._began += resuming.restore_games(self._runtime, snapshot, console.log)
         self._busy = self._runtime.busy_seconds()
+        self._desk = Desk(ControlServer(run_dir.path, games, console.log), self, config)
 
     def run(self, stop: StopRequests) -> None:
         """Trains until the curriculum ends or `stop` is asked for; the last act is a snapshot."""
-        settings = self._advance({})
-        self._tell_runtime(settings)
-        self._wait_for_start_up(stop)
+        self._stop = stop
+        self._settings = self._advance({})
+        self._tell_runtime()
+        self._wait_for_start_up()
         while not self._controller.finished and not stop():
-            self._tell_runtime(settings)
-            rollouts = self._runtime.collect(stop)
-            if rollouts is None:
-                break
-            diagnostics = self._learn(rollouts, settings)
-            before, settings = settings, self._advance(diagnostics)
-            phase_ended = settings.phase != before.phase or self._controller.finished
-            self._report(before, due=phase_ended)
-            if phase_ended:
-                self._save("phase_end")
-            elif time.monotonic() - self._snapshot_at >= self._config.snapshots.every_seconds:
-                self._save("periodic")
+            self._desk.serve()
+            self._snapshots.look()
+            if self._desk.paused:
+                self._stand_still()
+            elif (rollouts := self._runtime.collect(self._interrupted)) is not None:
+                self._update(rollouts)
         if stop():
             self._console.log("stopping: a snapshot is taken; a second signal would end the run without it")
-            self._report(settings, due=self._window.frames > 0)
-            self._save("signal")
+            self.take_snapshot("signal")  # before the row below, which a resumed run writes as part of a longer one
+            self._report(self._settings, due=self._window.frames > 0)
 
-    def _wait_for_start_up(self, stop: StopRequests) -> None:
+    def _update(self, rollouts: list[Rollout]) -> None:
+        """Learns from rollouts, and does what is due then: metrics, the next settings, a snapshot."""
+        before = self._settings
+        diagnostics = self._learn(rollouts, before)
+        self._settings = self._advance(diagnostics)
+        self._tell_runtime()
+        phase_ended = self._settings.phase != before.phase or self._controller.finished
+        self._report(before, due=phase_ended)
+        if phase_ended:
+            self.take_snapshot("phase_end")
+        elif time.monotonic() - self._snapshot_at >= self._config.snapshots.every_seconds and not self._snapshots.busy:
+            self.take_snapshot("periodic")
+
+    def _interrupted(self) -> bool:
+        """Obeys operators while rollouts are collected; whether that must end."""
+        self._desk.serve()
+        return self._stop() or self._desk.paused or self._controller.finished
+
+    def _stand_still(self) -> None:
+        """Passes a moment of a pause. The run's clock stands still meanwhile."""
+        began = time.monotonic()
+        self._runtime.rest(_PAUSE_SECONDS)
+        paused = time.monotonic() - began
+        self._began += paused
+        self._row_at += paused
+        self._console.update(self._status(self._settings, time.monotonic()))
+
+    def _wait_for_start_up(self) -> None:
         """Starts games and processes; the run's clock stands still meanwhile."""
         began = time.monotonic()
-        self._runtime.start(stop)
+        self._runtime.start(self._interrupted)
         waited = time.monotonic() - began
         self._began += waited
         self._row_at = self._snapshot_at = time.monotonic()
 
     def close(self) -> None:
-        """Ends the games and closes every file."""
+        """Ends the games, writes what is still to be written and closes every file."""
+        self._desk.close()
         self._runtime.close()
+        self._snapshots.close()
         self._sinks.close()
 
+    # What operators ask for (`control.desk.Controlled`).
+
+    def status(self) -> dict[str, Any]:
+        """Returns where the run stands, as JSON holds it."""
+        newest = self._snapshots.newest
+        status = asdict(self._status(self._settings, time.monotonic()))
+        return status | {
+            "stopping": self._stop(),
+            "holds": operator.as_shown(self._controller.holds),
+            "updates": self._counters.updates,
+            "actors": self._runtime.actors,
+            "restarts": self._runtime.restarts,
+            "fatal_games": self._runtime.fatal_games,
+            "snapshot": str(newest) if newest is not None else None,
+            "snapshot_wait_seconds": self._snapshots.waited_seconds,
+        }
+
+    def let_play(self, on: bool) -> None:
+        """Lets the games go on, or stops them."""
+        self._runtime.pause(not on)
+        self._console.log("going on" if on else "paused by an operator")
+
+    def stop(self) -> None:
+        """Ends the run after a snapshot."""
+        self._stop.ask()
+
+    def change(self, changer: operator.Changer) -> None:
+        """Changes what the phase controller decides; the next inference and the next update know it."""
+        before = self._settings
+        self._controller, self._settings, events = changer(self._config.phases, self._controller, self._counters)
+        self._keep_events(events)
+        self._tell_runtime()
+        if self._settings.phase != before.phase or self._controller.finished:
+            self._report(before, due=self._window.frames > 0)
+            self.take_snapshot("phase_end")
+
     def _make_runtime(self, package: NlePackage, games: Path) -> Runtime:
-        first_episode = self._starts << 40  # every start of the run numbers its episodes anew: no seed comes twice
-        if self._config.runtime.mode == "inline":
-            return InlineRuntime(self._config, self._policy, package, games, first_episode=first_episode)
-        return AsynchronousRuntime(
+        return make_runtime(
             self._config,
             self._policy,
             package,
             games,
-            first_episode=first_episode,
+            starts=self._starts,
             log_path=self._run_dir.log,
             log=self._console.log,
         )
@@ -208,15 +292,11 @@ class Trainer:
 
     def _advance(self, metrics: dict[str, float]) -> Settings:
         """Asks the phase controller for the settings of the next update and keeps its events."""
-        self._controller, settings, events = advance(
-            self._config.phases, self._controller, self._counters, {**metrics, **self._episode_metrics()}
-        )
+        scores = self._window.scores
+        known = {**metrics, "mean_episode_score": statistics.fmean(scores)} if scores else metrics
+        self._controller, settings, events = advance(self._config.phases, self._controller, self._counters, known)
         self._keep_events(events)
         return settings
-
-    def _episode_metrics(self) -> dict[str, float]:
-        scores = self._window.scores
-        return {"mean_episode_score": statistics.fmean(scores)} if scores else {}
 
     def _keep_events(self, events: list[PhaseEvent]) -> None:
         for event in events:
@@ -224,11 +304,11 @@ class Trainer:
             if event.key == "phase":
                 self._console.log(f"phase {event.new} begins at {event.frames:,} frames, {event.episodes:,} episodes")
 
-    def _tell_runtime(self, settings: Settings) -> None:
+    def _tell_runtime(self) -> None:
         self._runtime.set_control(
-            phase=settings.phase_index,
-            routing=settings.routing,
-            temperature=settings.temperature,
+            phase=self._settings.phase_index,
+            routing=self._settings.routing,
+            temperature=self._settings.temperature,
             policy_version=self._learner.version,
         )
 
@@ -256,32 +336,23 @@ class Trainer:
     def _status(self, settings: Settings, now: float) -> Status:
         scores = self._window.scores
         row = {**self._last_row, **self._standing(settings, now)}
-        phase_fraction = phase_progress(self._config.phases, self._controller, self._counters)
         return Status.from_row(
             row,
             self._config.policy.expert_names,
-            fraction=_run_progress(self._config, self._counters, settings.phase_index, phase_fraction),
-            phase_fraction=phase_fraction,
+            fraction=run_progress(self._config.phases, self._controller, self._counters),
+            phase_fraction=phase_progress(self._config.phases, self._controller, self._counters),
             median_score=statistics.median(scores) if scores else None,
             memory_bytes=self._meter.read().rss_bytes,
-            snapshot_age_seconds=now - self._snapshot_at,
+            snapshot_age_seconds=now - self._snapshots.newest_at if self._snapshots.newest_at is not None else None,
         )
 
-    def _save(self, kind: str) -> None:
-        """Writes a snapshot and prunes old ones. A full disk costs the snapshot, not the run."""
-        root = self._run_dir.snapshots
-        try:
-            save(
-                root,
-                self._counters.frames,
-                self._policy.state_dict(),
-                self._learner.optimizer_state(),
-                self._state(kind),
-            )
-            prune(root, self._config.snapshots.keep_last)
-        except OSError as error:
-            self._console.log(f"no snapshot: {error}; the ones before stand, the next try is in due time")
+    def take_snapshot(self, kind: str) -> Future[Path]:
+        """Has a snapshot written and old ones pruned. A full disk costs the snapshot, not the run."""
         self._snapshot_at = time.monotonic()
+        state = self._state(kind)
+        return self._snapshots.take(
+            self._counters.frames, self._policy.state_dict(), self._learner.optimizer_state(), state
+        )
 
     def _state(self, kind: str) -> dict[str, Any]:
         return {
@@ -294,40 +365,43 @@ class Trainer:
             "sinks": self._sinks.state(),
             "starts": self._starts,
             "runtime": self._runtime.state(),
-            "torch_random_state": torch.get_rng_state().numpy().tobytes().hex(),
+            "random": random_states(),
+            "graph": self._graph_hash,
+            "best": self._snapshots.best,
             "config": self._config.to_plain(),
         }
 
     def _restore(self, snapshot: Snapshot) -> None:
-        state = snapshot.state
-        try:
-            self._policy.load_state_dict(snapshot.weights)
-        except RuntimeError as error:  # a graph of other nodes under the same name, for example
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"snapshot {snapshot.path}: its weights are of another network: {reason}") from None
-        self._learner.restore(snapshot.optimizer, state["policy_version"])
-        self._counters = Counters(**state["counters"])
-        self._controller = ControllerState.from_dict(state["controller"])
-        advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum that lost its phase
-        self._window.restore(state["metrics_window"])
-        self._sinks.restore(state["sinks"])  # refuses files that cannot be cut back; from here on nothing is refused
+        """Goes on with this run where its snapshot was taken."""
+        self._take_over(snapshot)
+        with resuming.well_formed(snapshot):
+            state = snapshot.state
+            advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum without its phase
+            self._starts = state["starts"] + 1
+            self._began = time.monotonic() - state["wall_seconds"]
+            self._snapshots.go_on(snapshot)
+            self._sinks.restore(
+                state["sinks"]
+            )  # refuses files that cannot be cut back; from here on nothing is refused
+        resuming.tell_of_other_versions(snapshot, self._console.log)
+        changes = self._run_dir.changes(self._given)
+        self._keep_events(operator.override_events(changes, self._controller, self._counters))
         self._run_dir.write_config(self._given)
-        self._starts = state["starts"] + 1
-        self._began = time.monotonic() - state["wall_seconds"]
-        torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch_random_state"]), dtype=torch.uint8))
 
+    def _begin_with(self, origin: Origin) -> None:
+        """Makes a new run the continuation of another one's snapshot, or begins it with its weights."""
+        events: list[PhaseEvent] = []
+        if origin.weights_only:
+            resuming.restore_weights(self._policy, origin.snapshot, self._graph_hash)
+        else:
+            self._take_over(origin.snapshot)
+            self._controller, events = operator.change_curriculum(self._controller, self._config.phases, self._counters)
+        self._keep_events([operator.origin_event(origin.describe(), self._counters), *events])
 
-def _measure_random_policy(
-    config: RunConfig, package: NlePackage, games: Path, run_dir: Path, console: Console, stop: StopRequests
-) -> None:
-    try:
-        measure_random_policy(config, package, games, run_dir, console.log, stop)
-    except OSError as error:
-        console.log(f"no random policy to compare with: {error}")
-
-
-def _load_graph(config: RunConfig) -> KnowledgeGraph | None:
-    return load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
+    def _take_over(self, snapshot: Snapshot) -> None:
+        self._counters, self._controller = resuming.take_over(
+            snapshot, self._policy, self._graph_hash, self._learner, self._window
+        )
 
 
 def _sinks(config: RunConfig, run_dir: Path) -> list[Sink]:
@@ -337,13 +411,3 @@ def _sinks(config: RunConfig, run_dir: Path) -> list[Sink]:
 
         sinks.append(TensorBoardSink(run_dir, config.policy.expert_names))
     return sinks
-
-
-def _run_progress(config: RunConfig, counters: Counters, phase_index: int, phase_fraction: float) -> float:
-    """Returns how far the whole run has come, in [0, 1]: by its last total, or by phases where that is a metric."""
-    until = config.phases[-1].until
-    if until.frames is not None:
-        return min(1.0, counters.frames / until.frames)
-    if until.episodes is not None:
-        return min(1.0, counters.episodes / until.episodes)
-    return (phase_index + phase_fraction) / len(config.phases)

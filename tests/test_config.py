@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from polybeast_moe import yaml_text
-from polybeast_moe.config import EntropyTarget, RunConfig
+from polybeast_moe import _C, yaml_text
+from polybeast_moe.config import EntropyTarget, RewardWeights, RunConfig
 from polybeast_moe.config_files import bundled_configs, load_config, resolve_config_path, resolve_data_file
 from polybeast_moe.errors import UserError
 
@@ -284,3 +284,14 @@ def test_the_documentation_names_every_key():
 
     missing = [key for key in keys(RunConfig) if f"`{key}`" not in page]
     assert missing == []
+
+
+def test_rewards_are_weighed_by_the_names_of_the_engine(write):
+    assert tuple(RewardWeights.model_fields) == ("task", *_C.REWARD_TERMS)
+    file = write(MINIMAL)
+    config = load_config(file, ["phases.warmup.reward={task: 0, new_squares: 0.05, death: {from: 0, to: -1}}"])
+    assert config.phases[0].reward.uses_terms()
+    assert not config.phases[1].reward.uses_terms()
+    assert "phases.warmup.reward.new_square: unknown key; did you mean 'new_squares'?" in complaint(
+        file, "phases.warmup.reward.new_square=1"
+    )

@@ -21,14 +21,22 @@ ROOT = PACKAGE.parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"doctor", "trainer", "evaluation", "run_directory"},
-    {"runtime", "learning", "snapshots", "monitoring"},
+    {"doctor", "trainer", "resuming", "evaluation", "run_directory"},
+    {"runtime", "learning", "snapshots", "monitoring", "control"},
     {"models"},
     {"ops", "graph", "envs"},
     {"config", "config_files", "errors", "yaml_text", "_C", ""},
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-PURE = ("models", "ops", "learning.phases", "learning.schedules", "learning.losses")
+PURE = (
+    "models",
+    "ops",
+    "learning.phases",
+    "learning.holds",
+    "learning.operator",
+    "learning.schedules",
+    "learning.losses",
+)
 IMPURE = {"subprocess", "multiprocessing", "threading", "signal", "socket", "time", "datetime", "random", "tempfile"}
 IMPURE |= {"shutil", "pathlib", "io", "psutil", "logging", "fcntl", "mmap"}
 

@@ -41,6 +41,7 @@ constexpr Phrase kPhrases[] = {
     {" picks up ", Said::kPetActs},
     {" eats ", Said::kPetActs},
     {"You hit ", Said::kHeroHits},
+    {"You smite ", Said::kHeroHits},  // what a Barbarian does
     {"You kick the ", Said::kHeroHits},
     {"You strike ", Said::kHeroHits},
     {"You bite ", Said::kHeroHits},

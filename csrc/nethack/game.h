@@ -69,16 +69,19 @@ struct EpisodeRecord {
   std::int64_t length = 0;  // steps
   std::int64_t depth = 0;   // the deepest level reached
   std::int64_t turns = 0;   // NetHack's turn counter
+  std::int64_t gold = 0;    // carried at the last moment alive, less what the hero began with
   int how_done = -1;        // game_end_types of hack.h; -1: still alive, at a limit or when the task was done
 };
 
 class Game {
  public:
   // `directory` is created for NetHack's own files (levels, locks) and removed with the game.
-  // The game observes into buffers of its own.
-  Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory);
-  // The game observes into the arrays that `arrays` points to (see observation.h); keys without one cost nothing. With
-  // `reward_terms`, each step writes one row of kRewardTerms there. Both outlive the game.
+  // The game observes into buffers of its own. With `reward_terms`, each step writes one row of kRewardTerms there; it
+  // outlives the game.
+  Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory,
+       double* reward_terms = nullptr);
+  // The game observes into the arrays that `arrays` points to (see observation.h), which outlive it; keys without one
+  // cost nothing.
   Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory,
        const nle_obs& arrays, double* reward_terms);
   ~Game();
@@ -121,6 +124,7 @@ class Game {
   ObservationBuffers buffers_;
   nle_ctx_t* context_ = nullptr;
   EpisodeRecord episode_;
+  std::int64_t first_gold_ = 0;
   Task task_;
   RewardTerms reward_terms_;
   double* reward_terms_row_ = nullptr;

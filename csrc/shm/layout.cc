@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "nethack/abi.h"
+#include "nethack/reward_terms.h"
 #include "shm/slot_state.h"
 
 namespace pbm::shm {
@@ -91,6 +92,7 @@ RolloutLayout::RolloutLayout(const RolloutShape& shape) : shape_(shape), slot_by
   add("temperature", Dtype::kF64, {T});
 
   add("reward", Dtype::kF32, {T, K});
+  if (shape.store_reward_terms) add("reward_terms", Dtype::kF32, {T, K, nethack::kRewardTerms.size()});
   add("terminated", Dtype::kU8, {T, K});
   add("truncated", Dtype::kU8, {T, K});
 
@@ -131,7 +133,7 @@ void RolloutLayout::add_episode_records() {
   add("record_count", Dtype::kI32, {1});
   for (const char* name : {"record_step", "record_game", "record_how_done"}) add(name, Dtype::kI32, {record_capacity_});
   for (const char* name : {"record_score", "record_score_after_end", "record_length", "record_depth", "record_turns",
-                           "record_seed_core", "record_seed_disp"}) {
+                           "record_seed_core", "record_seed_disp", "record_gold"}) {
     add(name, Dtype::kI64, {record_capacity_});
   }
   for (const char* name : {"record_return", "record_alpha_entropy"}) add(name, Dtype::kF64, {record_capacity_});

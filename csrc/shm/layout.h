@@ -34,6 +34,7 @@ struct RolloutShape {
   bool store_glyphs = false;
   bool store_inventory = false;
   std::size_t max_episode_steps = 0;
+  bool store_reward_terms = false;
 };
 
 // A slot holds a 64-byte header (slot_state.h), then these fields. Observation fields have T + 1 rows: row t is what

@@ -7,14 +7,17 @@ files and command-line overrides is `polybeast_moe.config_files`.
 from polybeast_moe.config.base import MISFIT, Section
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.learner import LearnerConfig, OptimizerConfig, RewardConfig
-from polybeast_moe.config.phases import EntropyTarget, LossWeights, PhaseConfig, Ramp, Schedule, Until
+from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, Until
 from polybeast_moe.config.policy import SEMANTIC_EXPERTS, GraphConfig, PolicyConfig, RouterConfig
 from polybeast_moe.config.run import Bound, EvaluationConfig, MonitoringConfig, RunConfig, SnapshotConfig
 from polybeast_moe.config.runtime import RuntimeConfig
+from polybeast_moe.config.schedules import Ramp, Schedule
+from polybeast_moe.config.weights import AlphaEntropyLoss, LossWeights, RewardWeights
 
 __all__ = [
     "MISFIT",
     "SEMANTIC_EXPERTS",
+    "AlphaEntropyLoss",
     "Bound",
     "EntropyTarget",
     "EnvConfig",
@@ -28,6 +31,7 @@ __all__ = [
     "PolicyConfig",
     "Ramp",
     "RewardConfig",
+    "RewardWeights",
     "RouterConfig",
     "RunConfig",
     "RuntimeConfig",

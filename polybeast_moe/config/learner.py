@@ -22,7 +22,7 @@ class OptimizerConfig(Section):
 
 
 class RewardConfig(Section):
-    """What the learner makes of the task's reward: `tanh` gives tanh(reward / scale), `clip` clamps to [-1, 1]."""
+    """What the learner makes of a step's weighted sum R: tanh(R / scale), R / scale clamped to [-1, 1], or R."""
 
     transform: Literal["none", "clip", "tanh"] = "tanh"
     scale: PositiveFloat = 10.0

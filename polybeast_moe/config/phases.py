@@ -1,51 +1,20 @@
-"""The curriculum: phases, their settings, and schedules over them."""
+"""The curriculum: phases and their settings."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Discriminator,
-    Field,
-    PositiveFloat,
-    PositiveInt,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
 
 from polybeast_moe.config.base import Section
-
-
-class Ramp(Section):
-    """A scalar that moves from one value to another over its phase."""
-
-    from_: float = Field(alias="from")
-    to: float
-    shape: Literal["linear", "cosine", "exponential"] = "linear"
-
-    @model_validator(mode="after")
-    def _exponential_needs_positive(self) -> Ramp:
-        if self.shape == "exponential" and (self.from_ <= 0 or self.to <= 0):
-            raise ValueError("an exponential ramp needs both ends above zero")
-        return self
-
-
-def _number_or_ramp(value: Any) -> str:
-    """Chooses the form that the user meant, so that an error speaks of that form alone."""
-    return "<ramp>" if isinstance(value, Ramp | dict) else "<number>"
+from polybeast_moe.config.schedules import Number, Ramp, RampForm, Schedule, Weight, ends, number_or_ramp
+from polybeast_moe.config.weights import LossWeights, RewardWeights
 
 
 def _number_ramp_or_target(value: Any) -> str:
     if isinstance(value, EntropyTarget) or (isinstance(value, dict) and "target_alpha_entropy" in value):
         return "<target>"
-    return _number_or_ramp(value)
-
-
-_Number = Annotated[float, Tag("<number>")]
-_Ramp = Annotated[Ramp, Tag("<ramp>")]
-Schedule = Annotated[_Number | _Ramp, Discriminator(_number_or_ramp)]
+    return number_or_ramp(value)
 
 
 class EntropyTarget(Section):
@@ -66,14 +35,8 @@ class EntropyTarget(Section):
 
 
 Temperature = Annotated[
-    _Number | _Ramp | Annotated[EntropyTarget, Tag("<target>")], Discriminator(_number_ramp_or_target)
+    Number | RampForm | Annotated[EntropyTarget, Tag("<target>")], Discriminator(_number_ramp_or_target)
 ]
-
-
-def ends(schedule: Schedule) -> tuple[float, float]:
-    """Returns a schedule's lowest and highest value."""
-    values = (schedule.from_, schedule.to) if isinstance(schedule, Ramp) else (schedule, schedule)
-    return min(values), max(values)
 
 
 class Until(Section):
@@ -96,33 +59,6 @@ class Until(Section):
         return self
 
 
-def _no_less_than_zero(schedule: Schedule) -> Schedule:
-    low, _ = ends(schedule)
-    if low < 0:
-        raise ValueError(f"must not be below 0 (got {low:g})")
-    return schedule
-
-
-Weight = Annotated[Schedule, AfterValidator(_no_less_than_zero)]
-
-
-class AlphaEntropyLoss(Section):
-    """A penalty on (minimize) or bonus for (maximize) the mean alpha entropy."""
-
-    weight: Weight
-    direction: Literal["minimize", "maximize"] = "minimize"
-
-
-class LossWeights(Section):
-    """Weights of the losses in a phase; each may be a constant or a schedule over the phase."""
-
-    policy: Weight = 1.0
-    baseline: Weight = 0.5
-    entropy: Weight = 0.01
-    alpha_entropy: AlphaEntropyLoss | None = None
-    load_balance: Weight = 0.0
-
-
 class PhaseConfig(Section):
     """A named stretch of the run with its own routing, temperature, learning rate and loss weights."""
 
@@ -132,6 +68,7 @@ class PhaseConfig(Section):
     temperature: Temperature = 1.0
     learning_rate: Weight = 5e-4
     losses: LossWeights = LossWeights()
+    reward: RewardWeights = RewardWeights()
 
     @field_validator("temperature")
     @classmethod
@@ -167,4 +104,5 @@ class PhaseConfig(Section):
             "losses.entropy": losses.entropy,
             "losses.alpha_entropy": losses.alpha_entropy.weight if losses.alpha_entropy is not None else 0.0,
             "losses.load_balance": losses.load_balance,
+            **{f"reward.{term}": getattr(self.reward, term) for term in RewardWeights.model_fields},
         }

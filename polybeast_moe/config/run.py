@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from polybeast_moe.config.base import Section, misfit
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.learner import LearnerConfig
-from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, ends
+from polybeast_moe.config.phases import EntropyTarget, PhaseConfig
 from polybeast_moe.config.policy import GraphConfig, PolicyConfig
 from polybeast_moe.config.runtime import RuntimeConfig
+from polybeast_moe.config.schedules import ends
 from polybeast_moe.errors import nearest
 
 
@@ -31,10 +32,14 @@ class Bound(Section):
 
 
 class SnapshotConfig(Section):
-    """When snapshots are written and how many are kept. Each phase's end and the run's end write one too."""
+    """When snapshots are written and which are kept. Each phase's end and the run's end write one too, and stay."""
 
     every_seconds: PositiveFloat = 30.0
     keep_last: int = Field(3, ge=1)
+    keep_every: PositiveInt | None = Field(None, description="also keep every n-th snapshot for good")
+    replay_steps: int = Field(
+        100_000, ge=0, description="inline: longest episode, in steps, that is kept to be gone on with after a resume"
+    )
 
 
 class MonitoringConfig(Section):

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from polybeast_moe import _C
 from polybeast_moe.config import RewardConfig
+
+
+def training_reward(reward: Tensor, terms: Tensor | None, weights: Mapping[str, float]) -> Tensor:
+    """Σ w_i · r_i over the task's reward [T, B] and the engine's reward terms [T, B, terms], before any transform.
+
+    Args:
+        reward: the task's; its weight is that of `task`.
+        terms: columns in the order of `_C.REWARD_TERMS`; None where rollouts do not store them.
+        weights: by name; a name that is missing weighs 0.
+
+    Raises:
+        ValueError: a term has a weight, and rollouts do not store terms.
+    """
+    task = weights.get("task", 0.0)
+    total = reward if task == 1.0 else task * reward
+    columns = [weights.get(name, 0.0) for name in _C.REWARD_TERMS]
+    if not any(columns):
+        return total
+    if terms is None:
+        raise ValueError("these rollouts store no reward terms: no phase weighed any when the run began")
+    return total + terms @ terms.new_tensor(columns)
 
 
 def transform_reward(reward: Tensor, config: RewardConfig) -> Tensor:
@@ -32,13 +56,28 @@ def policy_entropy(log_policy: Tensor) -> Tensor:
     return -(log_policy.exp() * log_policy).sum(-1).mean()
 
 
-def load_balance_loss(router_scores: Tensor) -> Tensor:
+def normalised(advantages: Tensor, over_ranks: Callable[[Tensor], Tensor] = lambda moments: moments) -> Tensor:
+    """Advantages with mean 0 and deviation 1 over the rows of all ranks; `over_ranks` as in `load_balance_loss`."""
+    moments = over_ranks(first_two_moments(advantages))
+    deviation = (moments[1] - moments[0].square()).clamp(min=0).sqrt()
+    return ((advantages.double() - moments[0]) / (deviation + 1e-6)).to(advantages.dtype)
+
+
+def first_two_moments(values: Tensor) -> Tensor:
+    """[2] float64: the means of the values and of their squares."""
+    exact = values.double()
+    return torch.stack([exact.mean(), exact.square().mean()])
+
+
+def load_balance_loss(router_scores: Tensor, over_ranks: Callable[[Tensor], Tensor] = lambda usage: usage) -> Tensor:
     """E · Σ p̄² − 1 with p̄ the mean over states of softmax(scores); 0 when every expert is used alike, at most E − 1.
+
+    The mean is over the states of all ranks: `over_ranks` makes it of each rank's own.
 
     It acts on the scores [N, E] before the projection: an expert off sparsemax's support gets no gradient through
     alpha, and could otherwise never come back.
     """
-    usage = torch.softmax(router_scores, dim=-1).mean(0)
+    usage = over_ranks(torch.softmax(router_scores, dim=-1).mean(0))
     return router_scores.shape[-1] * usage.square().sum() - 1
 
 

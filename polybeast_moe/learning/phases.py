@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from polybeast_moe.config import EntropyTarget, PhaseConfig, Ramp, Until
+from polybeast_moe.config import EntropyTarget, PhaseConfig, Ramp, RewardWeights, Until
 from polybeast_moe.errors import UserError, nearest
+from polybeast_moe.learning.holds import held
 from polybeast_moe.learning.schedules import describe, value_at
 
 _LARGEST_STEP = 0.1  # of log temperature in one update, however far the target is
@@ -53,6 +54,8 @@ class Settings:
     temperature: float
     learning_rate: float
     losses: LossSettings
+    reward: Mapping[str, float] = field(default_factory=lambda: {"task": 1.0})
+    """Weights of the training reward: of `task` and of the engine's reward terms; 0 where there is none."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +84,16 @@ class ControllerState:
         updates: the update whose metrics were used last.
         settings: what is in force; None before the first `advance`.
         finished: the last phase's end was reached.
+        holds: what an operator holds against the current phase's schedules; a phase's end forgets it.
+        left: an operator asked for the current phase's end.
     """
 
     start: Counters = Counters()
     updates: int = 0
     settings: Settings | None = None
     finished: bool = False
+    holds: Mapping[str, float] = field(default_factory=dict)
+    left: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the state as JSON holds it; `from_dict` continues exactly."""
@@ -98,7 +105,8 @@ class ControllerState:
         settings = data["settings"]
         if settings is not None:
             settings = Settings(**{**settings, "losses": LossSettings(**settings["losses"])})
-        return cls(Counters(**data["start"]), data["updates"], settings, data["finished"])
+        holds, left = data.get("holds", {}), data.get("left", False)
+        return cls(Counters(**data["start"]), data["updates"], settings, data["finished"], holds, left)
 
 
 def advance(
@@ -120,9 +128,10 @@ def advance(
     """
     begun, fresh = state.settings is not None, counters.updates > state.updates
     index = _current_index(phases, state)
+    phases = (*phases[:index], held(phases[index], state.holds), *phases[index + 1 :])
     if state.finished and phases[index].until.metric is not None:
         return state, _in_force(state), []
-    end = index
+    end = index + (state.left and not state.finished)
     while end < len(phases) and _reached(
         phases[end].until, counters, metrics if fresh and begun and end == index else {}
     ):
@@ -138,13 +147,13 @@ def advance(
     before = _in_force(state)
     if finished:
         events = [] if state.finished else _events_of_leaving(phases[index], before, counters)
-        return ControllerState(state.start, counters.updates, before, finished), before, events
+        return replace(state, updates=counters.updates, finished=True, left=False), before, events
     progress = _progress(phases[index].until, state.start, counters)
     settings = _settings(phases[index], index, progress, before)
     if fresh:
         settings = _steered(phases[index], settings, progress, metrics)
     events = _events_of_overrides(phases[index], before, settings, counters)
-    return ControllerState(state.start, counters.updates, settings), settings, events
+    return replace(state, updates=counters.updates, settings=settings, finished=False), settings, events
 
 
 def phase_progress(phases: Sequence[PhaseConfig], state: ControllerState, counters: Counters) -> float:
@@ -152,6 +161,16 @@ def phase_progress(phases: Sequence[PhaseConfig], state: ControllerState, counte
     if state.finished:
         return 1.0
     return _progress(phases[_current_index(phases, state)].until, state.start, counters)
+
+
+def run_progress(phases: Sequence[PhaseConfig], state: ControllerState, counters: Counters) -> float:
+    """Returns how far the whole run has come, in [0, 1]: by its last total, or by phases where that is a metric."""
+    until = phases[-1].until
+    if until.frames is not None:
+        return min(1.0, counters.frames / until.frames)
+    if until.episodes is not None:
+        return min(1.0, counters.episodes / until.episodes)
+    return (_current_index(phases, state) + phase_progress(phases, state, counters)) / len(phases)
 
 
 def _current_index(phases: Sequence[PhaseConfig], state: ControllerState) -> int:
@@ -208,6 +227,7 @@ def _settings(phase: PhaseConfig, index: int, progress: float, before: Settings 
         temperature=temperature,
         learning_rate=value_at(phase.learning_rate, progress),
         losses=LossSettings(**losses, alpha_entropy=sign * weight),
+        reward={term: value_at(getattr(phase.reward, term), progress) for term in RewardWeights.model_fields},
     )
 
 
@@ -243,7 +263,7 @@ def _events_of_entering(
     plan = _plan(passed[-1])
     for key, value in _flat(settings).items():
         new = plan.get(key, value)
-        if new != old.get(key):
+        if new != old.get(key, 0.0):  # what has no weight from the start on is not told
             events.append(_event(counters, settings.phase, key, old.get(key), new))
     return events
 
@@ -259,9 +279,9 @@ def _events_of_overrides(
     """Returns changes of what does not move by itself: a resume with other settings made them."""
     old, plan = _flat(before), _plan(phase)
     return [
-        _event(counters, phase.name, key, old[key], new, by="operator")
+        _event(counters, phase.name, key, old.get(key, 0.0), new, by="operator")
         for key, new in _flat(settings).items()
-        if key not in plan and new != old[key]
+        if key not in plan and new != old.get(key, 0.0)
     ]
 
 
@@ -273,11 +293,13 @@ def _event(
 
 def _flat(settings: Settings) -> dict[str, float | str]:
     losses = {f"losses.{key}": value for key, value in asdict(settings.losses).items()}
+    reward = {f"reward.{key}": value for key, value in settings.reward.items()}
     return {
         "routing": settings.routing,
         "temperature": settings.temperature,
         "learning_rate": settings.learning_rate,
         **losses,
+        **reward,
     }
 
 

@@ -53,6 +53,7 @@ EPISODE_COLUMNS = (
     "alpha_entropy",
     "seed_core",
     "seed_disp",
+    "gold",
 )
 
 

@@ -20,7 +20,8 @@ class EpisodeRecorder:
     """Remembers the actions of every running episode, one byte a step, and keeps the best episodes as replays.
 
     Rollouts must come in the order in which they were delivered; what a dead actor had begun is forgotten when its game
-    starts anew. Under the real clock nothing is kept: such episodes cannot be played again.
+    starts anew. Episodes whose beginning it has not seen (a resumed run goes on in their middle) are left out. Under
+    the real clock nothing is kept: such episodes cannot be played again.
     """
 
     def __init__(self, env: EnvConfig, directory: Path, keep: int, log: Callable[[str], None]) -> None:
@@ -47,14 +48,14 @@ class EpisodeRecorder:
         count = int(rollout["record_count"][0])
         ends = zip(rollout["record_step"][:count].tolist(), rollout["record_game"][:count].tolist(), strict=True)
         for (step, game), record in zip(ends, rollout.episodes(), strict=True):
-            played = self._actions[first_game + game]
-            played += actions[begun[game] : step + 1, game].tobytes()
-            if record["how_done"] != _FATAL and self._best.wants(int(record["score"])):
-                self._save(bytes(played), record)
+            played = self._actions.pop(first_game + game, None)
+            if played is not None and record["how_done"] != _FATAL and self._best.wants(int(record["score"])):
+                self._save(bytes(played + actions[begun[game] : step + 1, game].tobytes()), record)
             self._actions[first_game + game] = bytearray()
             begun[game] = step + 1
         for game, start in enumerate(begun):
-            self._actions[first_game + game] += actions[start:, game].tobytes()
+            if first_game + game in self._actions:
+                self._actions[first_game + game] += actions[start:, game].tobytes()
 
     def _save(self, actions: bytes, record: dict[str, float | int]) -> None:
         replay = Replay(

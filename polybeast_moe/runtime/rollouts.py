@@ -29,6 +29,7 @@ EPISODE_FIELDS = (
     "alpha_entropy",
     "seed_core",
     "seed_disp",
+    "gold",
 )
 
 
@@ -44,6 +45,7 @@ def rollout_layout(config: RunConfig, state_size: int) -> _C.RolloutLayout:
         store_glyphs=config.env.store_glyphs,
         store_inventory=config.env.store_inventory,
         max_episode_steps=config.env.max_episode_steps,
+        store_reward_terms=any(phase.reward.uses_terms() for phase in config.phases),
     )
 
 
@@ -85,7 +87,8 @@ class Batch:
 
     Shapes: observation rows are [(T+1)·B, ...] flattened time first; `first` [T+1, B]; `action`, `reward`,
     `terminated`, `truncated` [T, B]; `behaviour_logits` [T, B, A]; `policy_version` [T, B]; `initial_state` [B, S];
-    the F final observations belong to games `final_game` at steps `final_step`.
+    the F final observations belong to games `final_game` at steps `final_step`. `reward_terms` [T, B, terms] has the
+    columns of `_C.REWARD_TERMS`; None where no phase weighs them.
     """
 
     observation: Observation
@@ -100,6 +103,7 @@ class Batch:
     final_observation: Observation
     final_step: Tensor
     final_game: Tensor
+    reward_terms: Tensor | None = None
 
     @property
     def steps(self) -> int:
@@ -144,6 +148,7 @@ def make_batch(rollouts: list[Rollout]) -> Batch:
                 for rollout, offset in zip(rollouts, offsets, strict=True)
             ]
         ),
+        reward_terms=beside("reward_terms") if "reward_terms" in rollouts[0].fields else None,
     )
 
 

@@ -487,7 +487,7 @@ CONDITIONS: dict[str, Callable[[View], np.ndarray]] = {
     "said_swapped_with_pet": lambda v: v.says("You swap places"),
     "said_pet_in_the_way": lambda v: v.says(r"blocks your path|in the way!|You stop\. "),
     "said_item_moved_by_monster": lambda v: v.says(" (drops|picks up|eats) "),
-    "said_hero_hits": lambda v: v.says("You (hit|strike|bite|claw) |You kick the "),
+    "said_hero_hits": lambda v: v.says("You (hit|smite|strike|bite|claw) |You kick the "),
     "said_hero_misses": lambda v: v.says("You miss "),
     "said_hero_kills": lambda v: v.says("You (kill|destroy) "),
     "said_something_dies": lambda v: v.says(" is (killed|destroyed)!"),

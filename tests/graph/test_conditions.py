@@ -296,6 +296,11 @@ def test_the_longest_noun_counts() -> None:
     assert "tool_underfoot" in lit(observation(message="You see here a tinning kit."))
 
 
+@pytest.mark.parametrize("blow", ["hit", "smite", "strike"])
+def test_every_role_strikes_with_a_word_of_its_own(blow: str) -> None:
+    assert "said_hero_hits" in lit(observation(message=f"You {blow} the newt."))
+
+
 def test_a_full_message_without_terminator_is_read_to_its_end() -> None:
     text = "." * (256 - len("You hear bubbling water.")) + "You hear bubbling water."
     assert "said_sound" in lit(observation(message=text))

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from polybeast_moe import _C
 from polybeast_moe.config import LearnerConfig, OptimizerConfig, RewardConfig
 from polybeast_moe.learning.learner import Learner, UpdateReport, make_optimizer
 from polybeast_moe.learning.phases import LossSettings, Settings
@@ -205,6 +206,22 @@ def test_losses_and_diagnostics_are_those_of_the_definition() -> None:
     assert figures["explained_variance"] == pytest.approx(explained, rel=1e-4)
     parts = sum(v for k, v in figures.items() if k.startswith("loss_") and k != "loss_total")
     assert figures["loss_total"] == pytest.approx(parts, rel=1e-5)
+
+
+def test_the_weighted_sum_of_reward_terms_is_formed_before_the_transform() -> None:
+    batch = make_batch(ENDS)
+    terms = torch.randn(T, B, len(_C.REWARD_TERMS), generator=torch.Generator().manual_seed(1))
+    weights = {"task": 0.5, "new_squares": 4.0, "death": -9.0}
+    squares, death = (terms[..., _C.REWARD_TERMS.index(name)] for name in ("new_squares", "death"))
+    by_hand = replace(batch, reward=0.5 * batch.reward + 4 * squares - 9 * death)
+    _, policy, wanted = update(by_hand, phase())
+    shaped = replace(phase(), reward=weights)
+    _, _, got = update(replace(batch, reward_terms=terms), shaped)
+    assert got.diagnostics == pytest.approx(wanted.diagnostics, rel=1e-5)
+    truth = Definition(policy, by_hand)  # which squashes what it is given
+    assert got.diagnostics["loss_baseline"] == pytest.approx(
+        0.25 * np.mean((truth.values[:-1] - truth.vs) ** 2), rel=1e-4
+    )
 
 
 def test_gradients_reach_the_critic_and_the_actor_through_the_values_and_log_probabilities_alone() -> None:

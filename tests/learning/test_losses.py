@@ -9,10 +9,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polybeast_moe import _C
 from polybeast_moe.config import RewardConfig
 from polybeast_moe.learning import losses
 
 SCORES = st.lists(st.lists(st.floats(-3, 3), min_size=4, max_size=4), min_size=1, max_size=9)
+
+
+def test_the_training_reward_is_a_weighted_sum() -> None:
+    reward, terms = torch.randn(3, 2), torch.randn(3, 2, len(_C.REWARD_TERMS))
+    alone = losses.training_reward(reward, None, {"task": 1.0, "gold": 0.0})
+    assert torch.equal(alone, reward)
+    assert torch.equal(losses.training_reward(reward, terms, {"task": -0.5}), -0.5 * reward)
+    gold, death = _C.REWARD_TERMS.index("gold"), _C.REWARD_TERMS.index("death")
+    mixed = losses.training_reward(reward, terms, {"task": 2.0, "gold": 0.5, "death": -3.0})
+    assert torch.allclose(mixed, 2 * reward + 0.5 * terms[..., gold] - 3 * terms[..., death], atol=1e-6)
+    with pytest.raises(ValueError, match="store no reward terms"):
+        losses.training_reward(reward, None, {"task": 1.0, "gold": 0.5})
 
 
 def test_rewards_are_kept_clipped_or_squashed() -> None:

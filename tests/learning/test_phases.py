@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polybeast_moe.config import PhaseConfig, Ramp
+from polybeast_moe.config import PhaseConfig, Ramp, RewardWeights
 from polybeast_moe.errors import UserError
 from polybeast_moe.learning.phases import ControllerState, Counters, LossSettings, PhaseEvent, Settings, advance
 from polybeast_moe.learning.schedules import value_at
@@ -142,6 +142,31 @@ def test_events_tell_schedules_at_their_start_and_end_and_nothing_between():
     assert PhaseEvent(1000, 10, "transition", "routing", "softmax", "sparsemax") in events
     assert {event.by for event in events} == {"controller"}
     json.dumps([event.to_dict() for event in events])
+
+
+def test_weights_of_the_reward_move_with_their_phase_and_are_told():
+    phases = (
+        CURRICULUM[0].model_copy(
+            update={"reward": RewardWeights(new_squares=0.05, death=Ramp(**{"from": 0, "to": -1}))}
+        ),
+        *CURRICULUM[1:],
+    )
+    _, settings, events = walk(phases, [(0, 0), (500, 0), (1000, 0)])
+    rewards = [{term: weight for term, weight in now.reward.items() if weight} for now in settings]
+    assert rewards == [
+        {"task": 1.0, "new_squares": 0.05},
+        {"task": 1.0, "new_squares": 0.05, "death": -0.5},
+        {"task": 1.0},
+    ]
+    told = [(e.phase, e.key, e.old, e.new) for e in events if e.key.startswith("reward.")]
+    assert told == [
+        ("warmup", "reward.task", None, 1.0),
+        ("warmup", "reward.new_squares", None, 0.05),
+        ("warmup", "reward.death", None, "linear 0 to -1"),
+        ("warmup", "reward.death", "linear 0 to -1", -0.5),
+        ("transition", "reward.new_squares", 0.05, 0.0),
+        ("transition", "reward.death", -0.5, 0.0),
+    ]
 
 
 def test_a_constant_that_a_resume_changed_is_told_as_the_operators():

@@ -89,7 +89,7 @@ def make_region(config: RunConfig, nle_package) -> _C.Region:
 
 def test_actor_processes_fill_the_same_rollouts_as_inline(make_config, nle_package, tmp_path: Path) -> None:
     """Given the same seeds, clock and actions, field by field."""
-    config = make_config("env.store_glyphs=true")
+    config = make_config("env.store_glyphs=true", "phases.warmup.reward.new_squares=1")
     inline = make_region(config, nle_package)
     actors = [_C.Actor(inline, index, tmp_path / f"inline-{index}", 5) for index in range(2)]
     expected = play(inline, 6, lambda: [actor.run_once() for actor in actors])

@@ -34,11 +34,14 @@ def test_the_best_episodes_of_a_run_play_again(make_config, nle_package, tmp_pat
     runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
     recorder = EpisodeRecorder(config.env, tmp_path / "replays", 4, pytest.fail)
     everything = EpisodeRecorder(config.env, tmp_path / "all", 10_000, pytest.fail)
+    late = EpisodeRecorder(config.env, tmp_path / "late", 10_000, pytest.fail)
     scores = []
-    for _ in range(16):
+    for batch in range(16):
         rollouts = runtime.collect()
         recorder.add(rollouts)
         everything.add(rollouts)
+        if batch:
+            late.add(rollouts)  # in the middle of an episode of every game, as after a resumption
         scores += [episode["score"] for rollout in rollouts for episode in rollout.episodes()]
         runtime.give_back(rollouts)
     runtime.close()
@@ -46,6 +49,10 @@ def test_the_best_episodes_of_a_run_play_again(make_config, nle_package, tmp_pat
     kept = sorted(map(play_again, (tmp_path / "replays").iterdir()))
     assert kept == sorted(scores)[-4:]
     assert Counter(map(play_again, (tmp_path / "all").iterdir())) == Counter(scores)
+    unseen = {path.name for path in (tmp_path / "all").iterdir()} - {
+        path.name for path in (tmp_path / "late").iterdir()
+    }
+    assert len(unseen) == 6  # those under way in the first batch, one of each game
 
 
 def test_a_later_start_keeps_the_best_of_both(make_config, nle_package, tmp_path: Path) -> None:

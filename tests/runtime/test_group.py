@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gymnasium.vector import AutoresetMode
 from nle import nethack
 
 from polybeast_moe import _C
 from polybeast_moe.config import RunConfig
+from polybeast_moe.envs import NetHackVectorEnv
 from polybeast_moe.envs.engine import ACTIONS, game_settings
 from polybeast_moe.runtime.rollouts import Rollout, make_batch, rollout_layout
 
@@ -23,6 +25,7 @@ SHAPE = (
     "env.crop_size=7",
     "runtime.games_per_group=5",
     "runtime.unroll=64",
+    "phases.warmup.reward.new_squares=0.1",  # so that reward terms are stored
 )
 NO_ACTION = len(ACTIONS)
 
@@ -137,6 +140,7 @@ class LoneGame:
             "alpha_entropy": pytest.approx(float(np.mean(self.entropies)), abs=1e-9),
             "seed_core": self.seeds[0],
             "seed_disp": self.seeds[1],
+            "gold": episode["gold"],
         }
 
 
@@ -173,6 +177,45 @@ def test_slots_hold_what_the_same_games_alone_would_show(play: Play, config: Run
     assert play.group.fatal_games == 0
     assert deaths >= 2, "the test says nothing of terminations"
     assert limits >= 2, "the test says nothing of truncations"
+
+
+def test_reward_terms_are_those_of_the_vector_environment(play: Play, config: RunConfig) -> None:
+    env = NetHackVectorEnv(
+        config.env.task,
+        1,
+        character=config.env.character,
+        max_episode_steps=config.env.max_episode_steps,
+        clock=config.env.clock,
+        autoreset_mode=AutoresetMode.DISABLED,
+        reward_terms=True,
+    )
+    ends, nonzero = 0, torch.zeros(len(_C.REWARD_TERMS), dtype=torch.bool)
+    for k in range(config.runtime.games_per_group):
+        episode = 0
+        env.set_seeds([(*_C.episode_seeds(RUN_SEED, FIRST_GAME + k, episode), None)])
+        env.reset()
+        for rollout in play.rollouts:
+            for t in range(config.runtime.unroll):
+                *_, info = env.step(rollout["action"][t, k : k + 1].numpy())
+                stored = rollout["reward_terms"][t, k]
+                assert stored.tolist() == info["reward_terms"][0].tolist(), (k, t)
+                nonzero |= stored != 0
+                if "episode_record" in info:
+                    episode += 1
+                    ends += 1
+                    env.set_seeds([(*_C.episode_seeds(RUN_SEED, FIRST_GAME + k, episode), None)])
+                    env.reset(options={"reset_mask": np.array([True])})
+    env.close()
+    assert ends >= 4
+    assert nonzero.sum() >= 6, "the test says little"
+
+
+def test_reward_terms_take_no_space_unless_a_phase_weighs_one(make_config) -> None:
+    def names(*overrides: str) -> set[str]:
+        return {name for name, *_ in rollout_layout(make_config(*overrides), state_size=0).fields}
+
+    assert "reward_terms" not in names("phases.warmup.reward.task=0.5", "phases.warmup.reward.gold=0")
+    assert "reward_terms" in names("phases.transition.reward.gold={from: 0, to: 0.1}")
 
 
 def test_consecutive_slots_join_up(play: Play) -> None:
@@ -257,7 +300,7 @@ def test_a_batch_lays_rollouts_side_by_side(play: Play, config: RunConfig) -> No
     assert (batch.steps, batch.games) == (T, 3 * K)
     for i, rollout in enumerate(chosen):
         side = slice(i * K, (i + 1) * K)
-        for name in ("action", "reward", "terminated", "truncated", "behaviour_logits", "first"):
+        for name in ("action", "reward", "reward_terms", "terminated", "truncated", "behaviour_logits", "first"):
             assert torch.equal(getattr(batch, name)[:, side], rollout[name].to(getattr(batch, name).dtype)), name
         for name in ("glyph_crop", "blstats", "conditions", "previous_action", "message"):
             rows = getattr(batch.observation, name).unflatten(0, (T + 1, 3 * K))

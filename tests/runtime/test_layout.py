@@ -20,6 +20,7 @@ SHAPE = {
     "crop": 9,
     "store_glyphs": False,
     "store_inventory": False,
+    "store_reward_terms": False,
     "max_episode_steps": 7,
 }
 
@@ -33,6 +34,7 @@ shapes = st.fixed_dictionaries(
         "crop": st.integers(1, 21),
         "store_glyphs": st.booleans(),
         "store_inventory": st.booleans(),
+        "store_reward_terms": st.booleans(),
         "max_episode_steps": st.integers(1, 50),
     }
 )

@@ -1,0 +1,212 @@
+"""Plays whole episodes with a policy, or with random actions: what every figure of an evaluation comes from.
+
+Deterministic: which games are played follows from `seed`, which actions are drawn from `seed`, episode and step. On the
+same machine with the same number of games side by side the same policy plays the same episodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from polybeast_moe.config import EnvConfig
+from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.evaluation.draws import draw, uniform
+from polybeast_moe.evaluation.games import GameTable, Record, Turn
+from polybeast_moe.evaluation.observe import observe
+from polybeast_moe.models import Observation, PolicyOutput
+from polybeast_moe.ops.mixture import Routing
+
+GAMES = 64
+"""Games side by side, unless the caller says otherwise."""
+
+
+class Player(Protocol):
+    """What is needed of a policy: `polybeast_moe.models.Policy` has it."""
+
+    def initial_state(self, batch: int) -> Tensor:
+        """Returns [batch, S], the recurrent state before an episode's first step."""
+
+    def infer(
+        self,
+        observation: Observation,
+        state: Tensor | None = None,
+        *,
+        routing: Routing,
+        temperature: float,
+        first: Tensor | None = None,
+        weights_version: int | None = None,
+    ) -> PolicyOutput:
+        """One step of N games."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """One step of N games: what was seen and what the policy made of it. `output` is None for random actions."""
+
+    turn: Turn
+    observation: Observation
+    output: PolicyOutput | None
+    action: NDArray[np.int64]
+
+
+@dataclass
+class Played:
+    """What became of the episodes, in the order of their numbers."""
+
+    seed: int
+    records: list[Record] = field(default_factory=list)
+    """One an episode: `games.RECORD`, `seed_core`, `seed_disp` and `gold` (gained), and `alpha_entropy` (its mean)."""
+    alpha: NDArray[np.float64] | None = None
+    """[episodes, E]: alpha summed over each episode's steps; None for random actions."""
+    seconds: float = 0.0
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """Returns one figure of every episode, [episodes]."""
+        return np.array([record[name] for record in self.records], dtype=np.float64)
+
+
+def play_episodes(
+    player: Player | None,
+    env: EnvConfig,
+    *,
+    episodes: int,
+    seed: int,
+    routing: Routing = "sparsemax",
+    temperature: float = 1.0,
+    greedy: bool = False,
+    games: int = GAMES,
+    watch: Callable[[Moment], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Played | None:
+    """Plays episodes 0 to `episodes` - 1 of the evaluation `seed`, each to its end.
+
+    The games step in a thread of their own while the policy looks at the other half of them.
+
+    Args:
+        player: the policy, in the device of its weights; None draws every action with equal probability.
+        env: which NetHack, as in training: character, step limit, clock, crop.
+        episodes: how many.
+        seed: of the games and of the actions.
+        routing: the router's.
+        temperature: the router's.
+        greedy: take the most probable action instead of drawing one.
+        games: how many are played side by side.
+        watch: gets every moment, episodes interleaved.
+        progress: called now and then with the episodes that have ended and the steps played.
+        interrupted: asked at every step; once true, nothing is returned.
+
+    Returns:
+        The episodes; None when interrupted.
+    """
+    halves = 2 if episodes > 1 and games > 1 else 1
+    tables = [GameTable(env, seed, range(half, episodes, halves), max(1, games // halves)) for half in range(halves)]
+    tally = _Tally(episodes)
+    began = time.perf_counter()
+    with _closing(tables), ThreadPoolExecutor(1) as engine:
+        chooser = _Chooser(player, env, seed, routing, temperature, greedy)
+        hands: list[Future[None]] = [engine.submit(table.begin) for table in tables]
+        states: list[Tensor | None] = [None] * len(tables)
+        playing = True
+        while playing:
+            playing = False
+            for i, table in enumerate(tables):
+                hands[i].result()
+                turn = table.turn()
+                if turn is None:
+                    continue
+                if interrupted():
+                    return None
+                playing = True
+                moment, states[i] = chooser.choose(turn, states[i], rows=max(1, games // halves))
+                hands[i] = engine.submit(table.play, turn, moment.action)
+                tally.count(moment)
+                if watch is not None:
+                    watch(moment)
+                if progress is not None:
+                    progress(sum(len(table.records) for table in tables), tally.steps)
+        records = {number: record for table in tables for number, record in table.records.items()}
+    return tally.played(seed, records, time.perf_counter() - began)
+
+
+@contextlib.contextmanager
+def _closing(tables: list[GameTable]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for table in tables:
+            table.close()
+
+
+class _Chooser:
+    """Chooses actions for the games of one turn."""
+
+    def __init__(
+        self, player: Player | None, env: EnvConfig, seed: int, routing: Routing, temperature: float, greedy: bool
+    ) -> None:
+        self._player, self._env, self._seed, self._greedy = player, env, seed, greedy
+        self._settings: dict[str, Any] = {"routing": routing, "temperature": temperature}
+        # What a policy keeps between calls holds for weights of one version: these weights have a version of their own.
+        self._settings["weights_version"] = -1 - secrets.randbits(62)
+        self._device = torch.device("cpu") if player is None else player.initial_state(1).device
+
+    def choose(self, turn: Turn, state: Tensor | None, rows: int) -> tuple[Moment, Tensor | None]:
+        """Returns what is done, and the recurrent states [rows, S] of the whole table."""
+        observation = observe(turn.raw, turn.previous_action, self._env)
+        if self._player is None:
+            logits = np.zeros((len(turn.row), len(ACTIONS)), dtype=np.float32)
+            return Moment(turn, observation, None, self._action(turn, logits)), None
+        state = self._player.initial_state(rows) if state is None else state
+        row = torch.from_numpy(turn.row).to(self._device)
+        on_device = Observation(**_moved(observation, self._device))
+        first = torch.from_numpy(turn.step == 0).to(self._device)
+        output = self._player.infer(on_device, state[row], first=first, **self._settings)
+        if output.state is not None and output.state.shape[1]:
+            state = state.index_copy(0, row, output.state)
+        output = PolicyOutput(**_moved(output, torch.device("cpu")))
+        return Moment(turn, observation, output, self._action(turn, output.logits.float().numpy())), state
+
+    def _action(self, turn: Turn, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+        if self._greedy and self._player is not None:
+            return np.asarray(logits.argmax(axis=1), dtype=np.int64)
+        return draw(logits, uniform(self._seed, turn.episode, turn.step))
+
+
+def _moved(tensors: Observation | PolicyOutput, device: torch.device) -> dict[str, Any]:
+    return {name: None if tensor is None else tensor.to(device) for name, tensor in tensors._asdict().items()}
+
+
+class _Tally:
+    """Sums over the steps of each episode."""
+
+    def __init__(self, episodes: int) -> None:
+        self.steps = 0
+        self._entropy = np.zeros(episodes)
+        self._alpha: NDArray[np.float64] | None = None
+
+    def count(self, moment: Moment) -> None:
+        self.steps += len(moment.action)
+        if moment.output is None:
+            return
+        alpha = moment.output.alpha.double().numpy()
+        if self._alpha is None:
+            self._alpha = np.zeros((len(self._entropy), alpha.shape[1]))
+        self._alpha[moment.turn.episode] += alpha  # an episode is at most once in a turn
+        self._entropy[moment.turn.episode] += moment.output.alpha_entropy.double().numpy()
+
+    def played(self, seed: int, records: dict[int, Record], seconds: float) -> Played:
+        ordered = [records[number] for number in sorted(records)]
+        for record, entropy in zip(ordered, self._entropy.tolist(), strict=True):
+            record["alpha_entropy"] = entropy / max(1, record["length"])
+        return Played(seed, ordered, self._alpha, seconds)

@@ -1,0 +1,100 @@
+"""Policies from snapshots, with what they need to play: configuration, routing and temperature of that moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from polybeast_moe.config import RunConfig
+from polybeast_moe.config_files import resolve_data_file
+from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.errors import UserError
+from polybeast_moe.graph import KnowledgeGraph, load_graph
+from polybeast_moe.models import Policy, build_policy
+from polybeast_moe.ops.mixture import Routing
+from polybeast_moe.run_directory import RunDirectory, holds_run
+from polybeast_moe.snapshots import Snapshot, SnapshotError, load, newest_good
+
+
+@dataclass(frozen=True)
+class TrainedPolicy:
+    """A policy as a snapshot holds it."""
+
+    policy: Policy
+    config: RunConfig
+    routing: Routing
+    temperature: float
+    phase: str
+    path: Path
+    """The snapshot's directory."""
+    frames: int
+    """Consumed in training."""
+
+
+def load_trained(path: str | Path) -> TrainedPolicy:
+    """Builds the policy of a snapshot, or of a run directory's newest good snapshot.
+
+    Raises:
+        UserError: there is none, it does not verify, or its policy or graph cannot be built any more.
+    """
+    snapshot = load(find_snapshot(path))
+    config = _config(snapshot)
+    graph = load_config_graph(config)
+    policy = build_policy(config, graph, num_actions=len(ACTIONS))
+    try:
+        policy.load_state_dict(snapshot.weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"snapshot {snapshot.path}: its weights are of another network: {reason}") from None
+    policy.requires_grad_(False)
+    routing, temperature, phase = _settings(snapshot)
+    frames = int(snapshot.state["counters"]["frames"])
+    return TrainedPolicy(policy, config, routing, temperature, phase, snapshot.path, frames)
+
+
+def find_snapshot(path: str | Path) -> Path:
+    """Returns the snapshot that `path` is, or the newest good one of the run directory that it is.
+
+    Raises:
+        UserError: it is neither, or a run without a good snapshot.
+    """
+    folder = Path(path)
+    if not holds_run(folder):
+        if not folder.exists():
+            raise UserError(f"{path}: neither a run directory nor a snapshot: there is no such directory")
+        return folder
+    found, passed_over = newest_good(RunDirectory.open(folder, lock=False).snapshots)
+    if found is None:
+        reason = f": {passed_over[0][1]}" if passed_over else ""
+        raise UserError(f"run directory {path}: no good snapshot{reason}")
+    return found
+
+
+def load_config_graph(config: RunConfig) -> KnowledgeGraph | None:
+    """Returns the knowledge graph that a configuration names; None where the graph is off."""
+    return load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
+
+
+def _config(snapshot: Snapshot) -> RunConfig:
+    try:
+        return RunConfig.model_validate(snapshot.state["config"])
+    except KeyError:
+        raise SnapshotError(f"snapshot {snapshot.path}: state.json has no configuration") from None
+    except ValidationError as error:
+        detail = error.errors()[0]
+        key = ".".join(str(step) for step in detail["loc"])
+        raise UserError(
+            f"snapshot {snapshot.path}: its configuration is of another version: {key}: {detail['msg']}"
+        ) from None
+
+
+def _settings(snapshot: Snapshot) -> tuple[Routing, float, str]:
+    """Routing, temperature and phase that were in force."""
+    try:
+        settings: dict[str, Any] = snapshot.state["controller"]["settings"]
+        return cast(Routing, settings["routing"]), float(settings["temperature"]), str(settings["phase"])
+    except (KeyError, TypeError):
+        raise SnapshotError(f"snapshot {snapshot.path}: state.json does not say routing and temperature") from None
