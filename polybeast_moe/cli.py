@@ -20,12 +20,13 @@ _EXAMPLES = {
     None: """examples:
   polybeast-moe train configs/quickstart.yaml
   polybeast-moe resume runs/quickstart-20300101-120000
-  polybeast-moe COMMAND --help      says more about each command""",
+  polybeast-moe COMMAND --help                     says more about each command
+  source <(polybeast-moe --print-completion bash)  the Tab key completes""",
     "train": """examples:
   polybeast-moe train quickstart
-  polybeast-moe train configs/debug.yaml --run-dir runs/try seed=2 phases.warmup.until.frames=5000
-  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start      the same line starts and goes on
-  polybeast-moe train phases/deep_finetune --from runs/x/snapshots/step-000012345678""",
+  polybeast-moe train debug --run-dir runs/try seed=2 policy.lstm=128
+  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start   starts, goes on
+  polybeast-moe train phases/deep_finetune --from runs/x/snapshots/step-0000123""",
     "resume": """examples:
   polybeast-moe resume runs/try
   polybeast-moe resume runs/try phases.deep_finetune.until.frames=2_000_000""",
@@ -37,11 +38,12 @@ _EXAMPLES = {
   polybeast-moe evaluate runs/try --episodes 1000 --seed 1 --json try.json
   polybeast-moe evaluate runs/a runs/b --policy random""",
     "report": """examples:
-  polybeast-moe report runs/try               writes runs/try/report/index.html
-  polybeast-moe report runs/a runs/b runs/c   b and c beside a, in runs/a/report/comparison/index.html""",
+  polybeast-moe report runs/try          writes runs/try/report/index.html
+  polybeast-moe report runs/a runs/b     runs/a/report/comparison/index.html""",
     "doctor": """examples:
   polybeast-moe doctor
-  polybeast-moe doctor --plan 8 96      what 8 GPUs and 96 cores would do, by the model of docs/scaling.md""",
+  polybeast-moe doctor --self-test   plays, computes, trains; exit code 1 if not
+  polybeast-moe doctor --plan 8 96   frames/s of 8 GPUs and 96 cores, by a model""",
 }
 
 
@@ -65,12 +67,42 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+class _PrintCompletion(argparse.Action):
+    def __call__(
+        self, parser: argparse.ArgumentParser, _: object, values: object, option_string: str | None = None
+    ) -> None:
+        import shtab
+
+        del option_string
+
+        files, folders = ("config", "json"), ("run_dir", "run_dirs", "snapshots", "output", "origin", "from_weights")
+        commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        for action in (action for command in commands.choices.values() for action in command._actions):
+            if action.nargs != 0 and action.dest in (*files, *folders):
+                action.complete = shtab.FILE if action.dest in files else shtab.DIRECTORY
+        print(shtab.complete(parser, str(values)))
+        parser.exit()
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(
         prog="polybeast-moe",
         description="Trains graph-attention mixture-of-experts agents on NetHack.",
         epilog=_EXAMPLES[None],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
+    )
+    shells = ("bash", "zsh", "tcsh")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=shells,
+        metavar="SHELL",
+        help="for the Tab key: bash, zsh, tcsh",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -80,7 +112,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             epilog=_EXAMPLES[name],
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
             allow_abbrev=False,
         )
 
@@ -115,8 +147,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "run_dirs", metavar="RUN_DIR", nargs="+", help="several: a page that compares them with the first"
     )
     report.add_argument("--output", metavar="DIR", help="where the page of several runs goes")
-    _add_evaluate(add("evaluate", "play whole episodes with trained policies and say how they score"))
-    doctor = add("doctor", "show what this machine has")
+    _add_evaluate(add("evaluate", "play episodes with trained policies and say how they score"))
+    doctor = add("doctor", "show what this machine has, and what to do about problems")
+    doctor.add_argument("--self-test", action="store_true", help="also try engine, kernels and processes")
     doctor.add_argument(
         "--plan", nargs=2, type=int, metavar=("GPUS", "CORES"), help="predict frames/s and name what binds"
     )
@@ -134,6 +167,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.usage = "%(prog)s [RUN_DIR|SNAPSHOT ...] [options]"
     command.add_argument(
         "snapshots", nargs="*", metavar="RUN_DIR|SNAPSHOT", help="a run's newest snapshot, or that one"
     )
@@ -163,7 +197,7 @@ def _run(arguments: argparse.Namespace) -> int:
             from polybeast_moe.control.command import control
 
             return control(Path(arguments.run_dir), arguments.words, as_json=arguments.json, use_inbox=arguments.inbox)
-    return _plan(arguments) if arguments.plan else _doctor()
+    return _plan(arguments) if arguments.plan else _doctor(arguments.self_test)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -298,9 +332,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor() -> int:
-    from polybeast_moe.doctor import findings
+def _doctor(self_test: bool) -> int:
+    from polybeast_moe.doctor import examine
 
-    for name, finding in findings():
-        print(f"{name:<10}{finding}")
-    return 0
+    return 0 if examine(self_test) else 1

@@ -17,8 +17,10 @@ import torch
 
 from polybeast_moe import cli, trainer
 from polybeast_moe.config import RunConfig
+from polybeast_moe.envs.replay import Replay
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.inline import InlineRuntime
+from polybeast_moe.runtime.policy_server import PolicyServer
 from polybeast_moe.snapshots import load, newest_good
 from polybeast_moe.snapshots.directory import all_snapshots
 
@@ -182,6 +184,50 @@ def test_a_resumed_run_goes_on_without_gap_or_repeat(make_config, tmp_path, monk
     assert controller["phase"] == "transition"
     assert controller["temperature"] == pytest.approx(1.0 - 0.5 * (384 - 240) / 720)
     assert float(table[-1]["router_temperature"]) == pytest.approx(1.0 - 0.5 * (960 - FRAMES - 240) / 720)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_run_that_was_stopped_twice_is_bit_for_bit_the_run_that_was_not(make_config, tmp_path, monkeypatch) -> None:
+    """Weights, optimiser, every figure, every episode, mid-episode games and a recurrent policy's memory included."""
+    overrides = ["env.max_episode_steps=29", "policy.lstm=4", "monitoring.every_seconds=1e-9"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(make_config(*overrides), whole) == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        assert train(make_config(*overrides), parts) == 143
+    with monkeypatch.context() as patch:  # and once in the middle of a rollout
+        genuine, turns = PolicyServer.serve, iter(range(1, 1000))
+        patch.setattr(
+            PolicyServer,
+            "serve",
+            lambda self, version: (next(turns) == 13 and os.kill(os.getpid(), 15)) or genuine(self, version),
+        )
+        assert resume(parts) == 143
+    assert newest(parts).state["counters"]["frames"] == 4 * FRAMES
+    assert resume(parts) == 0
+    assert same_weights(whole, parts)
+    mine, other = newest(parts).optimizer["state"], newest(whole).optimizer["state"]
+    for number, state in other.items():
+        assert all(torch.equal(value, mine[number][name]) for name, value in state.items())
+    assert measured(whole) == measured(parts)
+    assert (whole / "episodes.csv").read_bytes() == (parts / "episodes.csv").read_bytes()
+    assert newest(whole).state["runtime"] == newest(parts).state["runtime"]
+    lengths = [int(episode["length"]) for episode in rows(whole / "episodes.csv")]
+    assert max(lengths) > 2 * 8, "no episode was cut by a stop"
+
+
+@pytest.mark.usefixtures("no_report")
+def test_games_that_cannot_be_played_again_begin_new_episodes(make_config, tmp_path, monkeypatch, capsys) -> None:
+    """Longer than is kept, or under another character: told, and no seed comes twice."""
+    for number, override in enumerate(["snapshots.replay_steps=5", "env.character=val-hum-law-fem"]):
+        path = tmp_path / str(number)
+        with monkeypatch.context() as patch:
+            stop_after(patch, 3)
+            train(make_config("snapshots.replay_steps=5" if number == 0 else "seed=1"), path)
+        assert resume(path, override) == 0
+        assert "6 games could not be played on and begin new episodes" in capsys.readouterr().out
+        seeds = [row["seed_core"] for row in rows(path / "episodes.csv")]
+        assert len(set(seeds)) == len(seeds)
 
 
 @pytest.mark.usefixtures("no_report")
@@ -375,3 +421,13 @@ def test_a_signal_in_the_middle_leaves_a_snapshot_and_nothing_else(
     assert cli.main(["resume", str(run), f"phases.transition.until.frames={frames + 500}"]) == 0
     assert int(rows(run / "metrics.csv")[-1]["frames"]) >= frames + 500
     assert (run / "report" / "index.html").exists()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_run_keeps_replays_of_its_best_episodes(make_config, tmp_path) -> None:
+    run = tmp_path / "run"
+    assert train(make_config("monitoring.replays=3"), run) == 0
+    best = sorted(int(row["score"]) for row in rows(run / "episodes.csv"))[-3:]
+    replays = [Replay.load(path) for path in (run / "replays").iterdir()]
+    assert sorted(replay.record["score"] for replay in replays) == best
+    assert all(list(replay.play(("blstats",)))[-1].info["episode_record"]["score"] in best for replay in replays)
