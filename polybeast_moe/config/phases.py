@@ -20,12 +20,12 @@ def _number_ramp_or_target(value: Any) -> str:
 class EntropyTarget(Section):
     """Closed loop: the temperature is steered so that alpha entropy (nats) follows this schedule.
 
-    Each update takes the logarithm of the temperature `gain` of the way to where the update's own batch would have met
-    the target, within `bounds`.
+    Each update takes the logarithm of the temperature `gain` of the way to where the next batch is expected to meet the
+    target, within `bounds` (`learning.temperature`).
     """
 
     target_alpha_entropy: Schedule
-    gain: float = Field(0.5, gt=0, le=1)
+    gain: float = Field(0.7, gt=0, le=1)
     bounds: tuple[PositiveFloat, PositiveFloat] = (0.05, 10.0)
 
     @model_validator(mode="after")

@@ -4,11 +4,8 @@ A phase begins where the one before it was left, so its schedules run from the c
 `until`. A metric's threshold is looked at from the phase's first update on, never at figures measured in the phase
 before; such a phase has no length known in advance, so it may not hold ramps (the configuration refuses them).
 
-The closed loop (`target_alpha_entropy`) inverts its plant: the learner says at which temperature the scores of the
-update's batch would have met the target (`matching_temperature`), and the logarithm of the temperature goes `gain` of
-the way there, `_LARGEST_STEP` at most. So a change of the router's scores is followed within a few updates, and the
-gain is a filter on the noise of batches alone. It starts from the temperature in force. Nothing is summed up, so
-nothing can wind up behind the bounds.
+The closed loop (`target_alpha_entropy`) is `learning.temperature`: it begins with the temperature in force and takes
+one step an update, from the `matching_temperature` that the learner has measured.
 """
 
 from __future__ import annotations
@@ -22,8 +19,7 @@ from polybeast_moe.config import EntropyTarget, PhaseConfig, Ramp, RewardWeights
 from polybeast_moe.errors import UserError, nearest
 from polybeast_moe.learning.holds import held
 from polybeast_moe.learning.schedules import describe, value_at
-
-_LARGEST_STEP = 0.5  # of log temperature in one update, however far the target is
+from polybeast_moe.learning.temperature import clamped, steered
 
 
 @dataclass(frozen=True)
@@ -93,6 +89,7 @@ class ControllerState:
         updates: the update whose metrics were used last.
         settings: what is in force; None before the first `advance`.
         finished: the last phase's end was reached.
+        matching: the matching temperature of the update before, where the loop is closed.
         holds: what an operator holds against the current phase's schedules; a phase's end forgets it.
         left: an operator asked for the current phase's end.
     """
@@ -101,6 +98,7 @@ class ControllerState:
     updates: int = 0
     settings: Settings | None = None
     finished: bool = False
+    matching: float | None = None
     holds: Mapping[str, float] = field(default_factory=dict)
     left: bool = False
 
@@ -114,8 +112,7 @@ class ControllerState:
         settings = data["settings"]
         if settings is not None:
             settings = Settings(**{**settings, "losses": LossSettings(**settings["losses"])})
-        holds, left = data.get("holds", {}), data.get("left", False)
-        return cls(Counters(**data["start"]), data["updates"], settings, data["finished"], holds, left)
+        return cls(**{**data, "start": Counters(**data["start"]), "settings": settings})
 
 
 def advance(
@@ -159,10 +156,16 @@ def advance(
         return replace(state, updates=counters.updates, finished=True, left=False), before, events
     progress = _progress(phases[index].until, state.start, counters)
     settings = _settings(phases[index], index, progress, before)
-    if fresh:
-        settings = _steered(phases[index], settings, metrics)
+    matching, loop = state.matching, phases[index].temperature
+    if fresh and isinstance(loop, EntropyTarget):
+        temperature, matching = steered(before.temperature, metrics.get("matching_temperature"), matching, loop)
+        settings = replace(settings, temperature=temperature)
     events = _events_of_overrides(phases[index], before, settings, counters)
-    return replace(state, updates=counters.updates, settings=settings, finished=False), settings, events
+    return (
+        replace(state, updates=counters.updates, settings=settings, matching=matching, finished=False),
+        settings,
+        events,
+    )
 
 
 def phase_progress(phases: Sequence[PhaseConfig], state: ControllerState, counters: Counters) -> float:
@@ -225,7 +228,7 @@ def _settings(phase: PhaseConfig, index: int, progress: float, before: Settings 
     target = None
     if isinstance(phase.temperature, EntropyTarget):
         target = value_at(phase.temperature.target_alpha_entropy, progress)
-        temperature = _clamp(before.temperature if before is not None else 1.0, phase.temperature.bounds)
+        temperature = clamped(before.temperature if before is not None else 1.0, phase.temperature.bounds)
     else:
         temperature = value_at(phase.temperature, progress)
     return Settings(
@@ -238,20 +241,6 @@ def _settings(phase: PhaseConfig, index: int, progress: float, before: Settings 
         reward={term: value_at(getattr(phase.reward, term), progress) for term in RewardWeights.model_fields},
         target_alpha_entropy=target,
     )
-
-
-def _steered(phase: PhaseConfig, settings: Settings, metrics: Mapping[str, float]) -> Settings:
-    """Takes the closed loop's step for one update; figures that are missing or not finite leave things as they are."""
-    loop, wanted = phase.temperature, metrics.get("matching_temperature", math.nan)
-    if not isinstance(loop, EntropyTarget) or not math.isfinite(wanted):
-        return settings
-    error = math.log(_clamp(wanted, loop.bounds) / settings.temperature)
-    factor = math.exp(_clamp(loop.gain * error, (-_LARGEST_STEP, _LARGEST_STEP)))
-    return replace(settings, temperature=_clamp(settings.temperature * factor, loop.bounds))
-
-
-def _clamp(value: float, bounds: tuple[float, float]) -> float:
-    return min(max(value, bounds[0]), bounds[1])
 
 
 # Events.

@@ -261,9 +261,9 @@ def closed_loop(target, routing="sparsemax", **more):
     ("temperature", "matching", "wanted"),
     [
         (1.0, 1.0, 1.0),  # on target
-        (1.0, 0.81, 0.9),  # half of the way, in logarithms
-        (0.5, 0.605, 0.55),
-        (1.0, 0.06, math.exp(-0.5)),  # one step's most
+        (1.0, 0.9, 0.9**0.7),  # 0.7 of the way, in logarithms
+        (0.5, 0.605, 0.5 * 1.21**0.7),
+        (1.0, 0.06, math.exp(-0.2)),  # one step's most, less downwards
         (1.0, 700.0, math.exp(0.5)),
         (1.0, math.nan, 1.0),
         (1.0, None, 1.0),
@@ -283,6 +283,17 @@ def test_one_step_of_the_closed_loop(temperature, matching, wanted):
     assert again == settings  # one step an update, however often it is asked
 
 
+def test_the_loop_expects_half_of_the_last_change_again():
+    phases = closed_loop(0.4)
+    state, _, _ = advance(phases, ControllerState(), Counters(), {})
+    state, one, _ = advance(phases, state, Counters(1, 0, 1), {"matching_temperature": 1.0})
+    state, two, _ = advance(phases, state, Counters(2, 0, 2), {"matching_temperature": 1.1})
+    assert (one.temperature, state.matching) == (1.0, 1.1)
+    assert two.temperature == pytest.approx((1.1 * 1.1**0.5) ** 0.7)
+    state, same, _ = advance(phases, state, Counters(3, 0, 3), {})  # nothing measured, nothing forgotten
+    assert (same.temperature, state.matching) == (two.temperature, 1.1)
+
+
 def test_the_loop_does_not_wind_up_at_its_bounds():
     phases = closed_loop(0.4)
     state, _, _ = advance(phases, ControllerState(), Counters(), {})
@@ -290,7 +301,7 @@ def test_the_loop_does_not_wind_up_at_its_bounds():
         state, settings, _ = advance(phases, state, Counters(update, 0, update), {"matching_temperature": 1000.0})
     assert settings.temperature == pytest.approx(10.0)
     state, settings, _ = advance(phases, state, Counters(500, 0, 500), {"matching_temperature": 0.3})
-    assert settings.temperature < 6.1  # it comes back at once
+    assert settings.temperature < 8.2  # it comes back at once
 
 
 class Router:
@@ -322,9 +333,9 @@ def test_the_loop_settles_a_noisy_router_on_a_ramp(routing, sharpness):
         entropies.append(entropy.item())
         metrics = {"matching_temperature": matching_temperature(scores, settings.target_alpha_entropy, routing)}
         state, settings, _ = advance(phases, state, Counters(update * 250, 0, update), metrics)
-    begun = round(abs(math.log(settings.temperature)) / 0.5) + 20  # steps that the way there takes, at most
+    begun = round(abs(math.log(settings.temperature)) / 0.2) + 20  # steps that the way there takes, at most
     in_band = [0.3 <= entropy <= 0.5 for entropy in entropies[begun:]]
-    assert sum(in_band) > 0.97 * len(in_band)
+    assert sum(in_band) > 0.95 * len(in_band)
     ramp = [0.45 - 0.1 * update / 400 for update in range(1, 400)]
     errors = [entropy - wanted for entropy, wanted in zip(entropies, ramp, strict=True)]
     last = [abs(error) for error in errors[350:]]
