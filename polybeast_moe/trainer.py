@@ -23,7 +23,8 @@ from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
 from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning import operator
-from polybeast_moe.learning.learner import Learner, UpdateReport
+from polybeast_moe.learning.guards import guarded
+from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import (
     ControllerState,
     Counters,
@@ -33,6 +34,7 @@ from polybeast_moe.learning.phases import (
     phase_progress,
     run_progress,
 )
+from polybeast_moe.learning.rollback import Rollback
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.console import Console, Status
 from polybeast_moe.monitoring.metrics import MetricsWindow
@@ -50,7 +52,6 @@ from polybeast_moe.snapshots import Origin, Snapshot, SnapshotWriter, load
 from polybeast_moe.snapshots.randomness import random_states, seed_all
 
 _PAUSE_SECONDS = 0.05  # between looks at what operators want, while paused
-_GIVE_UP_AFTER_SKIPPED = 100  # updates in a row
 
 
 def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None, origin: Origin | None = None) -> int:
@@ -111,7 +112,6 @@ class Trainer:
         self._counters = Counters()
         self._controller = ControllerState()
         self._starts = 0
-        self._skipped_in_a_row = 0
         self._began = time.monotonic()
         self._meter = ProcessMeter()
         self._last_row: dict[str, Any] = {}
@@ -136,6 +136,7 @@ class Trainer:
             self._restore(snapshot)
         elif origin is not None:
             self._begin_with(origin)
+        self._rollback = Rollback(self._policy, self._learner, config.learner.rollback)
         self._runtime = self._make_runtime(package, games)
         if snapshot is not None:
             self._began += resuming.restore_games(self._runtime, snapshot, console.log)
@@ -256,7 +257,7 @@ class Trainer:
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
         self._runtime.give_back(rollouts)
         report = self._learner.update(batch, settings)
-        self._watch(report)
+        self._rollback.watch(report.applied, self._console.log)
         frames = batch.steps * batch.games
         number = self._counters.episodes
         self._counters = Counters(self._counters.frames + frames, number + len(episodes), self._counters.updates + 1)
@@ -277,23 +278,15 @@ class Trainer:
         self._busy = busy
         return report.diagnostics
 
-    def _watch(self, report: UpdateReport) -> None:
-        """Tells of an update that was skipped; gives up after too many in a row."""
-        self._skipped_in_a_row = 0 if report.applied else self._skipped_in_a_row + 1
-        if not report.applied:
-            self._console.log(f"update {self._counters.updates + 1} skipped: its loss or gradient was not finite")
-        if self._skipped_in_a_row == _GIVE_UP_AFTER_SKIPPED:
-            raise RunFailed(
-                f"{_GIVE_UP_AFTER_SKIPPED} updates in a row had no finite gradient: lower learning_rate and resume "
-                "from a snapshot before that"
-            )
-
     def _advance(self, metrics: dict[str, float]) -> Settings:
         """Asks the phase controller for the settings of the next update and keeps its events."""
         scores = self._window.scores
         known = {**metrics, "mean_episode_score": statistics.fmean(scores)} if scores else metrics
         self._controller, settings, events = advance(self._config.phases, self._controller, self._counters, known)
-        self._keep_events(events)
+        self._controller, settings, moved = guarded(
+            self._config.guards, self._controller, settings, known, self._counters
+        )
+        self._keep_events([*events, *moved])
         return settings
 
     def _keep_events(self, events: list[PhaseEvent]) -> None:

@@ -6,6 +6,7 @@ files and command-line overrides is `polybeast_moe.config_files`.
 
 from polybeast_moe.config.base import MISFIT, Section
 from polybeast_moe.config.env import EnvConfig
+from polybeast_moe.config.guards import Guard, RollbackConfig
 from polybeast_moe.config.learner import LearnerConfig, OptimizerConfig, RewardConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, Until
 from polybeast_moe.config.policy import SEMANTIC_EXPERTS, GraphConfig, PolicyConfig, RouterConfig
@@ -23,6 +24,7 @@ __all__ = [
     "EnvConfig",
     "EvaluationConfig",
     "GraphConfig",
+    "Guard",
     "LearnerConfig",
     "LossWeights",
     "MonitoringConfig",
@@ -32,6 +34,7 @@ __all__ = [
     "Ramp",
     "RewardConfig",
     "RewardWeights",
+    "RollbackConfig",
     "RouterConfig",
     "RunConfig",
     "RuntimeConfig",

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from polybeast_moe.config.base import Section
+from polybeast_moe.config.guards import RollbackConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -40,3 +41,4 @@ class LearnerConfig(Section):
     max_grad_norm: PositiveFloat = 40.0
     optimizer: OptimizerConfig = OptimizerConfig()
     reward: RewardConfig = RewardConfig()
+    rollback: RollbackConfig = RollbackConfig()

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from polybeast_moe.config.base import Section, misfit
 from polybeast_moe.config.env import EnvConfig
+from polybeast_moe.config.guards import Guard
 from polybeast_moe.config.learner import LearnerConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig
 from polybeast_moe.config.policy import GraphConfig, PolicyConfig
@@ -66,6 +67,7 @@ class RunConfig(Section):
     policy: PolicyConfig = PolicyConfig()
     learner: LearnerConfig = LearnerConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
+    guards: dict[str, Guard] = Field(default_factory=dict)
     targets: dict[str, dict[str, Bound]] = Field(default_factory=dict)
     snapshots: SnapshotConfig = SnapshotConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
@@ -103,6 +105,19 @@ class RunConfig(Section):
                 if low < 0 or high > highest:
                     at = ("phases", index, "temperature", "target_alpha_entropy")
                     raise misfit(at, f"must lie between 0 and ln(number of experts) = {highest:.3f} nats")
+        return self
+
+    @model_validator(mode="after")
+    def _guards_move_settings(self) -> RunConfig:
+        settings = list(self.phases[0].schedules())
+        for name, guard in self.guards.items():
+            if guard.setting not in settings:
+                what = f"{guard.setting!r} is no setting of a phase{nearest(guard.setting, settings)}"
+                raise misfit(("guards", name, "setting"), what)
+            steered = any(isinstance(phase.temperature, EntropyTarget) for phase in self.phases)
+            if guard.setting == "temperature" and steered:
+                what = "a guard of the temperature and a target_alpha_entropy fight each other: keep one"
+                raise misfit(("guards", name, "setting"), what)
         return self
 
     @model_validator(mode="after")

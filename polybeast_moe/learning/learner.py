@@ -128,7 +128,12 @@ class Learner:
             target, scores = settings.target_alpha_entropy, seen.output.router_scores[:live]
             diagnostics["target_alpha_entropy"] = target
             diagnostics["matching_temperature"] = matching_temperature(scores, target, cast(Routing, settings.routing))
-        return UpdateReport(diagnostics, seen.output.alpha[:live].mean(0).tolist(), report.applied)
+        mean_alpha = seen.output.alpha[:live].mean(0)
+        usage_entropy = -torch.xlogy(mean_alpha, mean_alpha).sum().item()
+        diagnostics["smallest_share"] = mean_alpha.min().item()
+        diagnostics["usage_entropy"] = usage_entropy
+        diagnostics["routing_information"] = usage_entropy - diagnostics["alpha_entropy"]
+        return UpdateReport(diagnostics, mean_alpha.tolist(), report.applied)
 
     def _stand_in(self, settings: Settings) -> None:
         """A rank without a batch takes part in the means that `_losses` takes over ranks, with nothing of its own."""

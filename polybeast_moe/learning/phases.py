@@ -81,6 +81,14 @@ class PhaseEvent:
 
 
 @dataclass(frozen=True)
+class GuardState:
+    """A guard's level, and for how many updates in a row it has been bad (or, below 0, good)."""
+
+    level: int = 0
+    updates: int = 0
+
+
+@dataclass(frozen=True)
 class ControllerState:
     """All that the controller remembers. `ControllerState()` is a run that has not begun.
 
@@ -92,6 +100,7 @@ class ControllerState:
         matching: the matching temperature of the update before, where the loop is closed.
         holds: what an operator holds against the current phase's schedules; a phase's end forgets it.
         left: an operator asked for the current phase's end.
+        guards: how they stand, by name (`learning.guards`).
     """
 
     start: Counters = Counters()
@@ -101,6 +110,7 @@ class ControllerState:
     matching: float | None = None
     holds: Mapping[str, float] = field(default_factory=dict)
     left: bool = False
+    guards: Mapping[str, GuardState] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the state as JSON holds it; `from_dict` continues exactly."""
@@ -112,7 +122,8 @@ class ControllerState:
         settings = data["settings"]
         if settings is not None:
             settings = Settings(**{**settings, "losses": LossSettings(**settings["losses"])})
-        return cls(**{**data, "start": Counters(**data["start"]), "settings": settings})
+        guards = {name: GuardState(**guard) for name, guard in data.get("guards", {}).items()}
+        return cls(**{**data, "start": Counters(**data["start"]), "settings": settings, "guards": guards})
 
 
 def advance(
@@ -148,7 +159,8 @@ def advance(
     if not begun or end != index:
         settings = _settings(phases[end], end, 1.0 if finished else 0.0, state.settings)
         events = _events_of_entering(phases[index : end + 1], state.settings, settings, counters)
-        return ControllerState(counters, counters.updates, settings, finished), settings, events
+        entered = ControllerState(counters, counters.updates, settings, finished, guards=state.guards)
+        return entered, settings, events
 
     before = _in_force(state)
     if finished:

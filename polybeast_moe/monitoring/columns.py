@@ -28,6 +28,7 @@ _TAIL = {
     "behaviour_kl": "policy/behaviour_kl",
     "rho_clip_share": "policy/rho_clip_share",
     "grad_norm": "learner/grad_norm",
+    "smallest_share": "router/smallest_share",
     "target_alpha_entropy": "router/target_alpha_entropy",
     "matching_temperature": "router/matching_temperature",
     "explained_variance": "learner/explained_variance",
