@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from polybeast_moe.config.base import Section, misfit
+from polybeast_moe.config.distributed import DistributedConfig
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.guards import Guard
 from polybeast_moe.config.learner import LearnerConfig
@@ -44,16 +45,27 @@ class SnapshotConfig(Section):
 
 
 class MonitoringConfig(Section):
-    """Cadence of metrics rows (seconds) and which sinks get them beside the CSV files."""
+    """Cadence of metrics rows (seconds), which sinks get them beside the CSV files, and how many replays are kept."""
 
     every_seconds: PositiveFloat = 5.0
     tensorboard: bool = True
+    wandb: str | None = Field(None, min_length=1, description="project of Weights & Biases; needs the package wandb")
+    replays: NonNegativeInt = 10
 
 
 class EvaluationConfig(Section):
-    """What is measured beside training: episodes of a uniformly random policy under the same protocol."""
+    """What is measured beside training: held-out episodes of snapshots, and a uniformly random policy.
+
+    Every `every_seconds` the newest snapshot plays `episodes` held-out games in a process of its own, less often where
+    that would take more than `share` of the machine.
+    """
 
     random_episodes: int = Field(0, ge=0)
+    every_seconds: PositiveFloat | None = Field(None, description="None: no evaluation during training")
+    episodes: PositiveInt = 100
+    seed: int = Field(1_000_003, ge=0, lt=2**63)
+    share: float = Field(0.1, gt=0, le=1, description="of the machine's processor time, at most")
+    threads: PositiveInt = 1
 
 
 class RunConfig(Section):
@@ -66,6 +78,7 @@ class RunConfig(Section):
     graph: GraphConfig = GraphConfig()
     policy: PolicyConfig = PolicyConfig()
     learner: LearnerConfig = LearnerConfig()
+    distributed: DistributedConfig = DistributedConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
     guards: dict[str, Guard] = Field(default_factory=dict)
     targets: dict[str, dict[str, Bound]] = Field(default_factory=dict)

@@ -14,6 +14,7 @@ from polybeast_moe.learning import losses
 from polybeast_moe.learning.distributed import ALONE, Backward, Ranks
 from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective
 from polybeast_moe.learning.phases import Settings
+from polybeast_moe.learning.rollback import Rollback
 from polybeast_moe.learning.temperature import matching_temperature
 from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
@@ -30,6 +31,8 @@ class UpdateReport(NamedTuple):
     mean_alpha: list[float]
     applied: bool
     """False when the loss or its gradient was not finite: the weights are as they were."""
+    rolled_back: bool = False
+    """After a run of such updates: the weights are the last good ones again."""
 
 
 class _Losses(NamedTuple):
@@ -51,6 +54,7 @@ class Learner:
         self._policy = policy
         self._config = config
         self._optimizer = make_optimizer(policy, config.optimizer)
+        self._rollback = Rollback(policy, self._optimizer, config.rollback)
         self._backward = Backward(policy, ranks)
         self._ranks = ranks
         self._experts = experts
@@ -81,8 +85,9 @@ class Learner:
         if measured:
             assert batch is not None
             report = self._report(batch, settings, measured[0], report)
-        self.version += applied
-        return report
+        rolled_back = self._rollback.watch(applied)
+        self.version += applied or rolled_back  # whoever plays takes both over
+        return report._replace(rolled_back=rolled_back)
 
     def _losses(self, batch: Batch, settings: Settings, share: float) -> _Losses:
         """The loss of this rank's batch; where it takes means over a batch inside, those are over all ranks."""
@@ -149,6 +154,7 @@ class Learner:
     def restore(self, optimizer_state: dict[str, Any], version: int) -> None:
         """Goes on from a snapshot's optimiser state and policy version."""
         self._optimizer.load_state_dict(optimizer_state)
+        self._rollback = Rollback(self._policy, self._optimizer, self._config.rollback)
         self.version = version
 
     def _evaluate(self, batch: Batch, settings: Settings) -> PolicyOutput:

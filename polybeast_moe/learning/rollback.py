@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from polybeast_moe.config import RollbackConfig
 from polybeast_moe.errors import RunFailed
-from polybeast_moe.learning.learner import Learner
-from polybeast_moe.models import Policy
 
 
 class _Copy(NamedTuple):
@@ -23,35 +21,34 @@ class Rollback:
     """Counts skipped updates, and after a run of them puts back the last good weights.
 
     A copy of weights and optimiser is taken every `copy_every` updates applied. It counts as good when as many again
-    have been applied since: what ends in infinities was on its way there before.
+    have been applied since: what ends in infinities was on its way there before. Every rank does the same.
     """
 
-    def __init__(self, policy: Policy, learner: Learner, config: RollbackConfig) -> None:
-        self._policy, self._learner, self._config = policy, learner, config
-        self._good = self._newest = self._copy()
+    def __init__(self, policy: nn.Module, optimizer: torch.optim.Optimizer, config: RollbackConfig) -> None:
+        self._policy, self._optimizer, self._config = policy, optimizer, config
+        self._good: _Copy | None = None
+        self._newest: _Copy | None = None
         self._applied = self._in_a_row = self._returns = 0
-        self.skipped = 0
-        """Updates skipped since this process began."""
 
-    def watch(self, applied: bool, log: Callable[[str], None]) -> None:
-        """Takes note of one update.
+    def watch(self, applied: bool) -> bool:
+        """Takes note of one update; returns whether the last good weights were put back.
 
         Raises:
-            RunFailed: the good weights were put back `give_up_after` times, and nothing could be learnt from them.
+            RunFailed: they were, `give_up_after` times, and nothing could be learnt from them.
         """
+        if self._good is None:
+            self._good = self._newest = self._copy()
         if applied:
             self._in_a_row = self._returns = 0
             self._applied += 1
             if self._applied % self._config.copy_every == 0:
                 self._good, self._newest = self._newest, self._copy()
-            return
-        self.skipped += 1
+            return False
         self._in_a_row += 1
-        log(f"an update was skipped: its loss or gradient was not finite ({self.skipped} so far)")
-        if self._in_a_row % self._config.after == 0:
-            self._return(log)
+        return self._in_a_row % self._config.after == 0 and self._put_back()
 
-    def _return(self, log: Callable[[str], None]) -> None:
+    def _put_back(self) -> bool:
+        assert self._good is not None
         if self._returns == self._config.give_up_after:
             raise RunFailed(
                 f"{self._in_a_row} updates in a row had no finite gradient, from the last good weights too: lower "
@@ -60,9 +57,9 @@ class Rollback:
         self._returns += 1
         self._newest = self._good
         self._policy.load_state_dict(self._good.weights)
-        self._learner.restore(copy.deepcopy(self._good.optimizer), self._learner.version + 1)  # others take them over
-        log(f"{self._in_a_row} updates in a row were skipped: the last good weights are back")
+        self._optimizer.load_state_dict(copy.deepcopy(self._good.optimizer))
+        return True
 
     def _copy(self) -> _Copy:
         weights = {name: value.detach().clone() for name, value in self._policy.state_dict().items()}
-        return _Copy(weights, copy.deepcopy(self._learner.optimizer_state()))
+        return _Copy(weights, copy.deepcopy(self._optimizer.state_dict()))

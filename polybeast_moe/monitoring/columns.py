@@ -10,6 +10,7 @@ _HEAD = {
     "frames": None,  # the horizontal axis of every curve
     "episodes": "progress/episodes",
     "updates": "progress/updates",
+    "skipped_updates": "progress/skipped_updates",
     "wall_seconds": "progress/wall_seconds",
     "frames_per_second": "throughput/frames_per_second",
     "phase": None,
@@ -43,8 +44,13 @@ _TAIL = {
     "loss_graph_alignment": "loss/graph_alignment",
     "loss_temporal_consistency": "loss/temporal_consistency",
     "loss_overlap": "loss/overlap",
+    "held_out_score": "held_out/mean_score",
+    "held_out_standard_error": "held_out/standard_error",
+    "held_out_frames": None,
     **{f"{part}_share": f"throughput/{part}_share" for part in PARTS},
     **{f"{part}_us_per_frame": f"throughput/{part}_us_per_frame" for part in PARTS},
+    "memory_bytes": "machine/memory_bytes",
+    "restarts": "machine/restarts",
 }
 
 EPISODE_COLUMNS = (
