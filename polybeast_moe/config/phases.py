@@ -48,6 +48,7 @@ class Until(Section):
     metric: str | None = None
     above: float | None = None
     below: float | None = None
+    patience: PositiveInt = Field(1, description="updates in a row that the threshold must hold")
 
     @model_validator(mode="after")
     def _one_rule(self) -> Until:
@@ -57,6 +58,8 @@ class Until(Section):
             raise ValueError("a metric goes with above or below, and they go with a metric")
         if self.above is not None and self.below is not None:
             raise ValueError("give above or below, not both")
+        if self.patience > 1 and self.metric is None:
+            raise ValueError("patience goes with a metric")
         return self
 
 

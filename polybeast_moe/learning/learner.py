@@ -44,6 +44,8 @@ class _Losses(NamedTuple):
     actor_critic: ActorCritic
     behaviour: Tensor
     """[T, B, A]: log-probabilities under the policy that acted."""
+    boundary_kl: Tensor | None
+    """What the phase that has begun with this update changes in the policy; None within a phase."""
 
 
 class Learner:
@@ -58,6 +60,7 @@ class Learner:
         self._backward = Backward(policy, ranks)
         self._ranks = ranks
         self._experts = experts
+        self._before: Settings | None = None
         self.version = 0
 
     def update(self, batch: Batch | None, settings: Settings, share: float = 1.0) -> UpdateReport:
@@ -85,6 +88,7 @@ class Learner:
         if measured:
             assert batch is not None
             report = self._report(batch, settings, measured[0], report)
+        self._before = settings
         rolled_back = self._rollback.watch(applied)
         self.version += applied or rolled_back  # whoever plays takes both over
         return report._replace(rolled_back=rolled_back)
@@ -110,7 +114,14 @@ class Learner:
 
         actor_critic = ActorCritic(log_policy, log_probs, values[:-1], targets.vs, advantages)
         parts = objective(actor_critic, output, batch.first, settings, over_ranks)
-        return _Losses(torch.stack(list(parts.values())).sum(), parts, output, actor_critic, behaviour)
+        return _Losses(
+            torch.stack(list(parts.values())).sum(),
+            parts,
+            output,
+            actor_critic,
+            behaviour,
+            self._boundary_kl(batch, settings, log_policy),
+        )
 
     @torch.no_grad()
     def _report(self, batch: Batch, settings: Settings, seen: _Losses, report: UpdateReport) -> UpdateReport:
@@ -133,12 +144,23 @@ class Learner:
             target, scores = settings.target_alpha_entropy, seen.output.router_scores[:live]
             diagnostics["target_alpha_entropy"] = target
             diagnostics["matching_temperature"] = matching_temperature(scores, target, cast(Routing, settings.routing))
+        if seen.boundary_kl is not None:
+            diagnostics["boundary_kl"] = seen.boundary_kl.item()
         mean_alpha = seen.output.alpha[:live].mean(0)
         usage_entropy = -torch.xlogy(mean_alpha, mean_alpha).sum().item()
         diagnostics["smallest_share"] = mean_alpha.min().item()
         diagnostics["usage_entropy"] = usage_entropy
         diagnostics["routing_information"] = usage_entropy - diagnostics["alpha_entropy"]
         return UpdateReport(diagnostics, mean_alpha.tolist(), report.applied)
+
+    @torch.no_grad()
+    def _boundary_kl(self, batch: Batch, settings: Settings, log_policy: Tensor) -> Tensor | None:
+        """Mean KL(before ‖ now) of the policies that the same weights are under the settings of two phases."""
+        if self._before is None or self._before.phase == settings.phase:
+            return None
+        logits = self._evaluate(batch, self._before).logits
+        before = torch.log_softmax(logits, dim=-1).view(batch.steps + 1, batch.games, -1)[:-1]
+        return (before.exp() * (before - log_policy)).sum(-1).mean()
 
     def _stand_in(self, settings: Settings) -> None:
         """A rank without a batch takes part in the means that `_losses` takes over ranks, with nothing of its own."""

@@ -97,6 +97,7 @@ class ControllerState:
         updates: the update whose metrics were used last.
         settings: what is in force; None before the first `advance`.
         finished: the last phase's end was reached.
+        held_for: updates in a row at which the metric that ends the phase was beyond its threshold.
         matching: the matching temperature of the update before, where the loop is closed.
         holds: what an operator holds against the current phase's schedules; a phase's end forgets it.
         left: an operator asked for the current phase's end.
@@ -107,6 +108,7 @@ class ControllerState:
     updates: int = 0
     settings: Settings | None = None
     finished: bool = False
+    held_for: int = 0
     matching: float | None = None
     holds: Mapping[str, float] = field(default_factory=dict)
     left: bool = False
@@ -148,10 +150,11 @@ def advance(
     phases = (*phases[:index], held(phases[index], state.holds), *phases[index + 1 :])
     if state.finished and phases[index].until.metric is not None:
         return state, _in_force(state), []
+    held_for = state.held_for
+    if fresh and begun:
+        held_for = held_for + 1 if _beyond(phases[index].until, metrics) else 0
     end = index + (state.left and not state.finished)
-    while end < len(phases) and _reached(
-        phases[end].until, counters, metrics if fresh and begun and end == index else {}
-    ):
+    while end < len(phases) and _reached(phases[end].until, counters, held_for if end == index else 0):
         end += 1
     finished = end == len(phases)
     end = min(end, len(phases) - 1)
@@ -173,11 +176,8 @@ def advance(
         temperature, matching = steered(before.temperature, metrics.get("matching_temperature"), matching, loop)
         settings = replace(settings, temperature=temperature)
     events = _events_of_overrides(phases[index], before, settings, counters)
-    return (
-        replace(state, updates=counters.updates, settings=settings, matching=matching, finished=False),
-        settings,
-        events,
-    )
+    state = replace(state, held_for=held_for, matching=matching)
+    return replace(state, updates=counters.updates, settings=settings, finished=False), settings, events
 
 
 def phase_progress(phases: Sequence[PhaseConfig], state: ControllerState, counters: Counters) -> float:
@@ -214,11 +214,16 @@ def _in_force(state: ControllerState) -> Settings:
     return state.settings
 
 
-def _reached(until: Until, counters: Counters, metrics: Mapping[str, float]) -> bool:
+def _reached(until: Until, counters: Counters, held_for: int) -> bool:
     if until.frames is not None:
         return counters.frames >= until.frames
     if until.episodes is not None:
         return counters.episodes >= until.episodes
+    return held_for >= until.patience
+
+
+def _beyond(until: Until, metrics: Mapping[str, float]) -> bool:
+    """Whether the metric that ends a phase is beyond its threshold."""
     value = metrics.get(until.metric or "", math.nan)  # comparisons with nan are false
     return value >= until.above if until.above is not None else value <= (until.below or 0.0)
 

@@ -27,6 +27,7 @@ _TAIL = {
     "policy_lag": "policy/lag",
     "policy_entropy": "policy/entropy",
     "behaviour_kl": "policy/behaviour_kl",
+    "boundary_kl": "policy/boundary_kl",
     "rho_clip_share": "policy/rho_clip_share",
     "grad_norm": "learner/grad_norm",
     "smallest_share": "router/smallest_share",

@@ -36,6 +36,7 @@ class TinyPolicy(nn.Module):
         self.router = nn.Linear(3, E)
         self.experts = nn.Linear(3, E * A)
         self.has_prior = False
+        self.mixes = False
         self.calls: list[dict[str, object]] = []
 
     def forward(self, observation: Observation, state: Tensor, *, routing, temperature, first, **asked) -> PolicyOutput:
@@ -51,6 +52,8 @@ class TinyPolicy(nn.Module):
         scores = torch.tanh(self.router(features))
         alpha = torch.softmax(scores / temperature, dim=-1)
         logits = self.actor(features)
+        if self.mixes:
+            logits = (alpha[:, :, None] * self.experts(features).unflatten(-1, (E, A))).sum(1)
         return PolicyOutput(
             logits=logits,
             value=self.critic(features).squeeze(1),
@@ -380,6 +383,28 @@ def test_updates_count_versions_and_the_lag_is_counted_in_them() -> None:
     assert learner.update(make_batch(ENDS), phase(1e-3)).diagnostics["policy_lag"] == 1
     mixed = replace(make_batch(ENDS), policy_version=torch.arange(B).expand(T, B))
     assert learner.update(mixed, phase(1e-3)).diagnostics["policy_lag"] == pytest.approx(2 - 1)
+
+
+def test_what_a_new_phase_makes_of_the_same_weights_is_measured_once() -> None:
+    policy = TinyPolicy()
+    policy.mixes = True
+    learner, batch = Learner(policy, config()), make_batch(ENDS)
+    warm, cold = phase(1e-2), replace(phase(1e-2, temperature=0.2), phase="next")
+    assert "boundary_kl" not in learner.update(batch, warm).diagnostics
+    with torch.no_grad():
+        before, after = (
+            torch.log_softmax(
+                policy(
+                    batch.observation, batch.initial_state, routing="", temperature=temperature, first=batch.first
+                ).logits,
+                -1,
+            )[: T * B]
+            for temperature in (1.0, 0.2)
+        )
+    measured = learner.update(batch, cold).diagnostics["boundary_kl"]
+    assert measured == pytest.approx((before.exp() * (before - after)).sum(-1).mean().item(), rel=1e-4)
+    assert measured > 1e-4
+    assert "boundary_kl" not in learner.update(batch, cold).diagnostics
 
 
 def test_a_policy_on_its_own_data_clips_no_ratio() -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polybeast_moe.config import PhaseConfig, Ramp, RewardWeights
+from polybeast_moe.config import PhaseConfig, Ramp, RewardWeights, Until
 from polybeast_moe.errors import UserError
 from polybeast_moe.learning.phases import ControllerState, Counters, LossSettings, PhaseEvent, Settings, advance
 from polybeast_moe.learning.schedules import value_at
@@ -217,6 +217,20 @@ def test_a_threshold_counts_from_the_phases_first_update_on():
     state, _, events = advance(METRIC_PHASES, state, Counters(9, 0, 9), {})
     assert state.finished
     assert events == []
+
+
+def test_a_threshold_with_patience_must_hold_for_so_many_updates_in_a_row():
+    first = METRIC_PHASES[0].model_copy(update={"until": Until(metric="mean_episode_score", above=20, patience=3)})
+    state, story = ControllerState(), []
+    for update, score in enumerate([99, 21, 22, 19, 21, 22, 23, 5]):
+        metrics = {"mean_episode_score": score}
+        for _ in range(2):  # asked twice, an update counts once
+            state, settings, _ = advance((first, *METRIC_PHASES[1:]), state, Counters(update, 0, update), metrics)
+            state = ControllerState.from_dict(json.loads(json.dumps(state.to_dict())))
+        story.append(settings.phase)
+    assert story == ["first"] * 6 + ["second"] * 2
+    with pytest.raises(ValueError, match="patience goes with a metric"):
+        Until(frames=9, patience=2)
 
 
 def test_ramps_need_a_phase_of_known_length():
