@@ -13,7 +13,7 @@ from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, Until
 from polybeast_moe.config.policy import SEMANTIC_EXPERTS, GraphConfig, PolicyConfig, RouterConfig
 from polybeast_moe.config.run import Bound, EvaluationConfig, MonitoringConfig, RunConfig, SnapshotConfig
 from polybeast_moe.config.runtime import RuntimeConfig
-from polybeast_moe.config.schedules import Ramp, Schedule
+from polybeast_moe.config.schedules import Piecewise, Ramp, Schedule, moves
 from polybeast_moe.config.weights import AlphaEntropyLoss, LossWeights, RewardWeights
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "MonitoringConfig",
     "OptimizerConfig",
     "PhaseConfig",
+    "Piecewise",
     "PolicyConfig",
     "Ramp",
     "RewardConfig",
@@ -44,4 +45,5 @@ __all__ = [
     "Section",
     "SnapshotConfig",
     "Until",
+    "moves",
 ]

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
 
 from polybeast_moe.config.base import Section
-from polybeast_moe.config.schedules import Number, Ramp, RampForm, Schedule, Weight, ends, number_or_ramp
+from polybeast_moe.config.schedules import (
+    Number,
+    PiecewiseForm,
+    RampForm,
+    Schedule,
+    Weight,
+    ends,
+    moves,
+    number_or_ramp,
+)
 from polybeast_moe.config.weights import LossWeights, RewardWeights
 
 
@@ -36,7 +45,7 @@ class EntropyTarget(Section):
 
 
 Temperature = Annotated[
-    Number | RampForm | Annotated[EntropyTarget, Tag("<target>")], Discriminator(_number_ramp_or_target)
+    Number | RampForm | PiecewiseForm | Annotated[EntropyTarget, Tag("<target>")], Discriminator(_number_ramp_or_target)
 ]
 
 
@@ -89,7 +98,7 @@ class PhaseConfig(Section):
 
     @model_validator(mode="after")
     def _ramps_need_a_known_end(self) -> PhaseConfig:
-        ramps = [key for key, schedule in self.schedules().items() if isinstance(schedule, Ramp)]
+        ramps = [key for key, schedule in self.schedules().items() if moves(schedule)]
         if self.until.metric is not None and ramps:
             raise ValueError(
                 f"{ramps[0]} is a ramp, but a phase that ends at a metric's threshold has no length known in advance: "

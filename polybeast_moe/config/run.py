@@ -157,6 +157,10 @@ class RunConfig(Section):
             raise misfit(("learner", "slots_per_batch"), what)
         return self
 
+    def stores_reward_terms(self) -> bool:
+        """Whether rollouts hold the engine's reward terms: a phase weighs one."""
+        return any(phase.reward.uses_terms() for phase in self.phases)
+
     def to_plain(self) -> dict[str, Any]:
         """Returns nested dictionaries and lists, as YAML holds them."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -14,6 +14,7 @@ from polybeast_moe.learning import losses
 from polybeast_moe.learning.distributed import ALONE, Backward, Ranks
 from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective
 from polybeast_moe.learning.phases import Settings
+from polybeast_moe.learning.reward_scale import RewardScale
 from polybeast_moe.learning.rollback import Rollback
 from polybeast_moe.learning.temperature import matching_temperature
 from polybeast_moe.models import Policy, PolicyOutput
@@ -60,18 +61,20 @@ class Learner:
         self._backward = Backward(policy, ranks)
         self._ranks = ranks
         self._experts = experts
+        self._reward_scale = RewardScale() if config.reward.normalise else None
         self._before: Settings | None = None
         self.version = 0
 
     def update(self, batch: Batch | None, settings: Settings, share: float = 1.0) -> UpdateReport:
-        """Takes one step on the batch with the phase's settings.
+        """Takes one step on the batch with the phase's settings, or as many as `passes` says.
 
         Args:
             batch: of this rank; None where it has none in time. It then helps the others with theirs.
             share: of this rank's frames in those of all ranks; 0 without a batch.
 
         Returns:
-            What this rank's own batch showed. The norm of the gradient, and whether it was applied, are everybody's.
+            What this rank's own batch showed at the first step. The norm of the gradient, and whether it was applied,
+            are everybody's.
         """
         measured: list[_Losses] = []
 
@@ -80,7 +83,7 @@ class Learner:
                 self._stand_in(settings)
                 return None
             measured.append(self._losses(batch, settings, share))
-            return measured[0].total
+            return measured[-1].total
 
         grad_norm = self._step(loss, share, settings.learning_rate)
         applied = math.isfinite(grad_norm)
@@ -88,6 +91,9 @@ class Learner:
         if measured:
             assert batch is not None
             report = self._report(batch, settings, measured[0], report)
+        for _ in range(self._config.passes - 1):
+            applied &= math.isfinite(self._step(loss, share, settings.learning_rate))
+        report = report._replace(applied=applied)
         self._before = settings
         rolled_back = self._rollback.watch(applied)
         self.version += applied or rolled_back  # whoever plays takes both over
@@ -107,7 +113,9 @@ class Learner:
         behaviour = torch.log_softmax(batch.behaviour_logits, dim=-1)
         behaviour_log_probs = behaviour.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
 
-        targets = self._targets(batch, settings, output, values.detach(), log_probs.detach(), behaviour_log_probs)
+        targets = self._targets(
+            batch, settings, output, values.detach(), log_probs.detach(), behaviour_log_probs, over_ranks
+        )
         advantages = targets.pg_advantages
         if config.normalise_advantages:
             advantages = losses.normalised(advantages, over_ranks)
@@ -164,6 +172,8 @@ class Learner:
 
     def _stand_in(self, settings: Settings) -> None:
         """A rank without a batch takes part in the means that `_losses` takes over ranks, with nothing of its own."""
+        if self._reward_scale is not None:
+            self._reward_scale.take(self._ranks.mean(torch.zeros((), dtype=torch.float64), 0.0).item())
         if self._config.normalise_advantages:
             self._ranks.mean(torch.zeros(2, dtype=torch.float64), 0.0)
         if settings.losses.load_balance:
@@ -171,25 +181,31 @@ class Learner:
 
     def optimizer_state(self) -> dict[str, Any]:
         """Returns the optimiser's state, loadable without unpickling code."""
-        return self._optimizer.state_dict()
+        state = self._optimizer.state_dict()
+        return state if self._reward_scale is None else {**state, "reward_scale": self._reward_scale.state()}
 
     def restore(self, optimizer_state: dict[str, Any], version: int) -> None:
         """Goes on from a snapshot's optimiser state and policy version."""
-        self._optimizer.load_state_dict(optimizer_state)
+        if self._reward_scale is not None and "reward_scale" in optimizer_state:
+            self._reward_scale.restore(optimizer_state["reward_scale"])
+        self._optimizer.load_state_dict({key: optimizer_state[key] for key in ("state", "param_groups")})
         self._rollback = Rollback(self._policy, self._optimizer, self._config.rollback)
         self.version = version
 
     def _evaluate(self, batch: Batch, settings: Settings) -> PolicyOutput:
         every_expert = {"every_expert": True} if compares_experts(settings.losses) else {}
-        output: PolicyOutput = self._policy(
-            batch.observation,
-            batch.initial_state,
-            routing=settings.routing,
-            temperature=settings.temperature,
-            first=batch.first,
-            **every_expert,
-        )
-        return output
+        narrow = self._config.precision == "bfloat16"
+        with torch.autocast(batch.reward.device.type, dtype=torch.bfloat16, enabled=narrow):
+            output: PolicyOutput = self._policy(
+                batch.observation,
+                batch.initial_state,
+                routing=settings.routing,
+                temperature=settings.temperature,
+                first=batch.first,
+                **every_expert,
+            )
+        # Losses need more digits than bfloat16 has.
+        return PolicyOutput(*(part if part is None else part.float() for part in output)) if narrow else output
 
     @torch.no_grad()
     def _targets(
@@ -200,11 +216,14 @@ class Learner:
         values: Tensor,
         log_probs: Tensor,
         behaviour_log_probs: Tensor,
+        over_ranks: Callable[[Tensor], Tensor] = lambda mean: mean,
     ) -> VTrace:
         """V-trace targets; a step limit bootstraps from the final observation: r + γ V(final), discount 0."""
         config = self._config
         ended = batch.terminated | batch.truncated
         rewards = losses.training_reward(batch.reward, batch.reward_terms, settings.reward)
+        if self._reward_scale is not None:
+            rewards = self._reward_scale.normalised(rewards, over_ranks)
         rewards = losses.transform_reward(rewards, config.reward)
         if len(batch.final_step):
             final = self._final_values(batch, settings, output)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from polybeast_moe.config import EntropyTarget, PhaseConfig, Ramp, RewardWeights, Until
+from polybeast_moe.config import EntropyTarget, PhaseConfig, RewardWeights, Until, moves
 from polybeast_moe.errors import UserError, nearest
 from polybeast_moe.learning.holds import held
 from polybeast_moe.learning.schedules import describe, value_at
@@ -171,7 +171,8 @@ def advance(
         return replace(state, updates=counters.updates, finished=True, left=False), before, events
     progress = _progress(phases[index].until, state.start, counters)
     settings = _settings(phases[index], index, progress, before)
-    matching, loop = state.matching, phases[index].temperature
+    loop = phases[index].temperature
+    matching = state.matching if isinstance(loop, EntropyTarget) else None
     if fresh and isinstance(loop, EntropyTarget):
         temperature, matching = steered(before.temperature, metrics.get("matching_temperature"), matching, loop)
         settings = replace(settings, temperature=temperature)
@@ -320,10 +321,10 @@ def _flat(settings: Settings) -> dict[str, float | str]:
 
 def _plan(phase: PhaseConfig) -> dict[str, str]:
     """Returns the text of every setting that moves within the phase, by key."""
-    plan = {key: describe(schedule) for key, schedule in phase.schedules().items() if isinstance(schedule, Ramp)}
+    plan = {key: describe(schedule) for key, schedule in phase.schedules().items() if moves(schedule)}
     if isinstance(phase.temperature, EntropyTarget):
         plan["temperature"] = f"alpha entropy target {describe(phase.temperature.target_alpha_entropy)}"
     penalty = phase.losses.alpha_entropy
-    if penalty is not None and penalty.direction == "maximize" and isinstance(penalty.weight, Ramp):
+    if penalty is not None and penalty.direction == "maximize" and moves(penalty.weight):
         plan["losses.alpha_entropy"] = f"minus {describe(penalty.weight)}"
     return plan

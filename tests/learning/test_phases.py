@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polybeast_moe.config import PhaseConfig, Ramp, RewardWeights, Until
+from polybeast_moe.config import PhaseConfig, Piecewise, Ramp, RewardWeights, Until
 from polybeast_moe.errors import UserError
 from polybeast_moe.learning.phases import ControllerState, Counters, LossSettings, PhaseEvent, Settings, advance
 from polybeast_moe.learning.schedules import value_at
@@ -251,6 +251,23 @@ def test_shapes_of_ramps(shape, middle):
     quarter = value_at(ramp, 0.25)
     if shape == "cosine":
         assert quarter == pytest.approx(1.0 - 0.9 * (1 - math.sqrt(0.5)) / 2)
+
+
+def test_a_piecewise_schedule_goes_from_point_to_point():
+    path = Piecewise(points=[(0, 1.0), (0.25, 0.5), (1, 0.2)])
+    values = [value_at(path, progress) for progress in (-1, 0, 0.125, 0.25, 0.625, 1, 2)]
+    assert values == pytest.approx([1.0, 1.0, 0.75, 0.5, 0.35, 0.2, 0.2])
+    phases = (CURRICULUM[0].model_copy(update={"temperature": path}), *CURRICULUM[1:])
+    _, settings, events = walk(phases, [(0, 0), (250, 0), (625, 0)])
+    assert [now.temperature for now in settings] == pytest.approx([1.0, 0.5, 0.35])
+    assert ("temperature", "piecewise 1 to 0.5 to 0.2") in [(event.key, event.new) for event in events]
+    for points in ([(0, 1.0)], [(0.1, 1.0), (1, 2.0)], [(0, 1.0), (0.5, 2.0)], [(0, 1.0), (0, 2.0), (1, 0.0)]):
+        with pytest.raises(ValueError, match="points"):
+            Piecewise(points=points)
+    with pytest.raises(ValueError, match="must stay above 0"):
+        PhaseConfig(
+            name="x", until={"frames": 1}, routing="softmax", temperature={"points": [[0, 1], [0.5, 0], [1, 1]]}
+        )
 
 
 positive = st.floats(1e-6, 1e6)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -50,6 +52,20 @@ class Run:
 def run(make_config, nle_package, tmp_path) -> Run:
     (tmp_path / "games").mkdir()
     return Run(make_config, nle_package, tmp_path, after=3, copy_every=4, give_up_after=2)
+
+
+def test_bfloat16_learns_nearly_the_same(run: Run) -> None:
+    """The real policy under autocast: its losses are close, its gradients finite and its weights stay float32."""
+    exact = run.learner.update(run.batch, replace(PHASE, learning_rate=0.0)).diagnostics
+    narrow = Learner(run.policy, LearnerConfig(precision="bfloat16"))
+    before = run.weights()
+    report = narrow.update(run.batch, PHASE)
+    assert report.applied
+    assert report.diagnostics["loss_baseline"] == pytest.approx(exact["loss_baseline"], rel=0.05)
+    assert report.diagnostics["policy_entropy"] == pytest.approx(exact["policy_entropy"], rel=0.01)
+    assert report.diagnostics["loss_baseline"] != exact["loss_baseline"]  # it did run in fewer digits
+    assert not equal(run.weights(), before)
+    assert all(value.dtype == torch.float32 for value in run.policy.parameters())
 
 
 def equal(one: list[torch.Tensor], other: list[torch.Tensor]) -> bool:
