@@ -204,8 +204,8 @@ class Learner:
                 first=batch.first,
                 **every_expert,
             )
-        # Losses need more digits than bfloat16 has.
-        return PolicyOutput(*(part if part is None else part.float() for part in output)) if narrow else output
+        wide = {name: part.float() for name, part in output._asdict().items() if part is not None}
+        return PolicyOutput(**{**output._asdict(), **wide})  # losses need more digits than bfloat16 has
 
     @torch.no_grad()
     def _targets(

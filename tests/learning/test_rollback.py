@@ -9,6 +9,7 @@ import torch
 
 from polybeast_moe.config import LearnerConfig, RollbackConfig
 from polybeast_moe.errors import RunFailed
+from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import LossSettings, Settings
 from polybeast_moe.models import build_policy
@@ -23,10 +24,9 @@ PHASE = Settings("only", 0, "softmax", 1.0, 1e-3, LossSettings(1.0, 0.5, 0.01, 0
 class Run:
     """Updates of a tiny policy on one batch of real games."""
 
-    def __init__(self, make_config, nle_package, tmp_path, **rollback: int) -> None:
-        config = make_config()
+    def __init__(self, config, nle_package, tmp_path, **rollback: int) -> None:
         torch.manual_seed(0)
-        self.policy = build_policy(config, None, num_actions=23)
+        self.policy = build_policy(config, configured_graph(config), num_actions=23)
         runtime = InlineRuntime(config, self.policy, nle_package, tmp_path / "games")
         runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
         self.batch = make_batch(runtime.collect())
@@ -51,11 +51,13 @@ class Run:
 @pytest.fixture
 def run(make_config, nle_package, tmp_path) -> Run:
     (tmp_path / "games").mkdir()
-    return Run(make_config, nle_package, tmp_path, after=3, copy_every=4, give_up_after=2)
+    return Run(make_config(), nle_package, tmp_path, after=3, copy_every=4, give_up_after=2)
 
 
-def test_bfloat16_learns_nearly_the_same(run: Run) -> None:
-    """The real policy under autocast: its losses are close, its gradients finite and its weights stay float32."""
+def test_bfloat16_learns_nearly_the_same(make_config, nle_package, tmp_path) -> None:
+    """The real policy, graph included: its losses are close, its gradients finite and its weights stay float32."""
+    (tmp_path / "games").mkdir()
+    run = Run(make_config("graph.enabled=true", "policy.expert_execution=sparse"), nle_package, tmp_path)
     exact = run.learner.update(run.batch, replace(PHASE, learning_rate=0.0)).diagnostics
     narrow = Learner(run.policy, LearnerConfig(precision="bfloat16"))
     before = run.weights()
