@@ -24,6 +24,8 @@ from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
 from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning import operator
+from polybeast_moe.learning.crew import Begin, Crew
+from polybeast_moe.learning.distributed import ALONE, Ranks
 from polybeast_moe.learning.learner import Learner, SkippedUpdates
 from polybeast_moe.learning.phases import (
     ControllerState,
@@ -35,11 +37,12 @@ from polybeast_moe.learning.phases import (
     run_progress,
 )
 from polybeast_moe.models import build_policy
-from polybeast_moe.monitoring.console import Console, Status
+from polybeast_moe.monitoring.console import Console
 from polybeast_moe.monitoring.make import make_sinks
 from polybeast_moe.monitoring.metrics import MetricsWindow
 from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
 from polybeast_moe.monitoring.sinks import Sinks
+from polybeast_moe.monitoring.status import Status
 from polybeast_moe.ops.backends import select_mixture
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.base import Runtime
@@ -54,22 +57,32 @@ from polybeast_moe.snapshots.randomness import random_states, seed_all
 _PAUSE_SECONDS = 0.05  # between looks at what operators want, while paused
 
 
-def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None, origin: Origin | None = None) -> int:
+def train(
+    config: RunConfig,
+    run_dir: RunDirectory,
+    resume: Path | None = None,
+    origin: Origin | None = None,
+    ranks: Ranks = ALONE,
+) -> int:
     """Trains until the last phase ends or somebody asks to stop; returns the exit code (see `StopRequests`).
 
-    `resume` is the snapshot to go on from, `origin` the one that a new run begins with.
+    `resume` is the snapshot to go on from, `origin` the one that a new run begins with. With several `ranks` this is
+    rank 0, and the others are in `follower.follow`.
     """
     keep_freed_memory()
     name_process("pbm-learner-0")
-    torch.set_num_threads(with_defaults(config.runtime, usable_cores()).threads or 1)
+    torch.set_num_threads(with_defaults(config.runtime, ranks.cores(usable_cores())).threads or 1)
     package = check_nle()
+    crew = Crew(ranks, config.distributed.patience)
+    crew.begin(Begin(config, str(run_dir.log)))
     snapshot = load(resume) if resume is not None else None
     games, lock = make_games_folder()
     try:
         with StopRequests() as stop, Console() as console:
-            trainer = Trainer(config, run_dir, package, games, console, snapshot, origin)
+            trainer = Trainer(config, run_dir, package, games, console, snapshot, origin, crew)
             try:
                 trainer.run(stop)
+                crew.end()
             finally:
                 trainer.close()
             if not stop():
@@ -100,12 +113,16 @@ class Trainer:
         console: Console,
         snapshot: Snapshot | None = None,
         origin: Origin | None = None,
+        crew: Crew | None = None,
     ) -> None:
         """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from.
 
         A new run may begin with the weights, or the whole state, of an `origin`.
         """
-        self._config = config.model_copy(update={"runtime": with_defaults(config.runtime, usable_cores())})
+        self._crew = crew or Crew(ALONE, config.distributed.patience)
+        ranks = self._crew.ranks
+        runtime = with_defaults(config.runtime, ranks.cores(usable_cores()))
+        self._config = config.model_copy(update={"runtime": runtime})
         self._given = config
         self._run_dir = run_dir
         self._console = console
@@ -123,7 +140,7 @@ class Trainer:
         self._graph_hash = graph.hash if graph is not None else None
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
         select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
-        self._learner = Learner(self._policy, config.learner)
+        self._learner = Learner(self._policy, config.learner, ranks, experts=len(config.policy.expert_names))
         self._window = MetricsWindow(config.policy.expert_names)
         self._sinks = Sinks(make_sinks(config, run_dir.path), console.log)
         self._snapshots = SnapshotWriter(
@@ -139,6 +156,7 @@ class Trainer:
             self._restore(snapshot)
         elif origin is not None:
             self._begin_with(origin)
+        self._crew.share(self._policy, self._learner, self._starts, snapshot.state if snapshot is not None else {})
         self._runtime = self._make_runtime(package, games)
         if snapshot is not None:
             self._began += resuming.restore_games(self._runtime, snapshot, console.log)
@@ -150,13 +168,14 @@ class Trainer:
         self._stop = stop
         self._settings = self._advance({})
         self._tell_runtime()
+        self._crew.tell(self._settings, self._controller.finished)
         self._wait_for_start_up()
         while not self._controller.finished and not stop():
             self._desk.serve()
             self._look_after_others()
             if self._desk.paused:
                 self._stand_still()
-            elif (rollouts := self._runtime.collect(self._interrupted)) is not None:
+            elif (rollouts := self._crew.collect(self._runtime, self._interrupted)) is not None:
                 self._update(rollouts)
         if stop():
             self._console.log("stopping: a snapshot is taken; a second signal would end the run without it")
@@ -167,8 +186,12 @@ class Trainer:
         """Learns from rollouts, and does what is due then: metrics, the next settings, a snapshot."""
         before = self._settings
         diagnostics = self._learn(rollouts, before)
+        self._crew.pass_on_stop(self._stop)
+        if diagnostics is None:
+            return
         self._settings = self._advance(diagnostics)
         self._tell_runtime()
+        self._crew.tell(self._settings, self._controller.finished)
         phase_ended = self._settings.phase != before.phase or self._controller.finished
         self._report(before, due=phase_ended)
         if phase_ended:
@@ -191,6 +214,7 @@ class Trainer:
         """Passes a moment of a pause. The run's clock stands still meanwhile."""
         began = time.monotonic()
         self._runtime.rest(_PAUSE_SECONDS)
+        self._crew.rest()
         paused = time.monotonic() - began
         self._began += paused
         self._row_at += paused
@@ -203,6 +227,7 @@ class Trainer:
         waited = time.monotonic() - began
         self._began += waited
         self._row_at = self._snapshot_at = time.monotonic()
+        self._busy = self._runtime.busy_seconds()
 
     def close(self) -> None:
         """Ends the games, writes what is still to be written and closes every file."""
@@ -259,15 +284,19 @@ class Trainer:
             log=self._console.log,
         )
 
-    def _learn(self, rollouts: list[Rollout], settings: Settings) -> dict[str, float]:
-        """One update: consumes the rollouts, counts their frames and episodes."""
+    def _learn(self, rollouts: list[Rollout], settings: Settings) -> dict[str, float] | None:
+        """One update: consumes the rollouts of all ranks, counts their frames and episodes; None: nobody had any."""
         began = time.perf_counter()
-        batch = make_batch(rollouts)
+        batch = make_batch(rollouts) if rollouts else None
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
         self._runtime.give_back(rollouts)
-        report = self._learner.update(batch, settings)
+        seen = self._crew.update(self._learner, batch, episodes, settings)
+        if seen is None:
+            return None
+        frames, report, episodes = seen.frames, seen.report, seen.episodes
+        for line in seen.messages:
+            self._console.log(line)
         self._skips.look(report.applied, self._counters.updates + 1)
-        frames = batch.steps * batch.games
         number = self._counters.episodes
         self._counters = Counters(self._counters.frames + frames, number + len(episodes), self._counters.updates + 1)
         for episode in episodes:
@@ -314,7 +343,8 @@ class Trainer:
         now = time.monotonic()
         if due or now - self._row_at >= self._config.monitoring.every_seconds:
             self._row_at = now
-            standing = {**self._standing(settings, now), **self._held_out_figures}
+            health = {"memory_bytes": self._meter.family_bytes(), "restarts": self._runtime.restarts}
+            standing = {**self._standing(settings, now), **health, **self._held_out_figures}
             self._last_row = self._window.row(updates=self._counters.updates, **standing)
             self._held_out_figures = {}
             self._sinks.metrics(self._last_row)
@@ -341,7 +371,8 @@ class Trainer:
             fraction=run_progress(self._config.phases, self._controller, self._counters),
             phase_fraction=phase_progress(self._config.phases, self._controller, self._counters),
             median_score=statistics.median(scores) if scores else None,
-            memory_bytes=self._meter.read().rss_bytes,
+            median_return=statistics.median(self._window.returns) if scores else None,
+            parts_take_turns=self._config.runtime.mode == "inline",
             snapshot_age_seconds=now - self._snapshots.newest_at if self._snapshots.newest_at is not None else None,
         )
 
@@ -365,6 +396,7 @@ class Trainer:
             "starts": self._starts,
             "runtime": self._runtime.state(),
             "random": random_states(),
+            "ranks": self._crew.states(self._policy),
             "graph": self._graph_hash,
             "held_out": self._held_out.state(),
             "config": self._config.to_plain(),
@@ -381,9 +413,7 @@ class Trainer:
             self._snapshots.go_on(snapshot)
             if "held_out" in state:
                 self._held_out.restore(state["held_out"])
-            self._sinks.restore(
-                state["sinks"]
-            )  # refuses files that cannot be cut back; from here on nothing is refused
+            self._sinks.restore(state["sinks"])  # refuses files that cannot be cut back; nothing is refused after it
         resuming.tell_of_other_versions(snapshot, self._console.log)
         changes = self._run_dir.changes(self._given)
         self._keep_events(operator.override_events(changes, self._controller, self._counters))

@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"doctor", "trainer", "resuming", "evaluation", "run_directory"},
+    {"doctor", "trainer", "follower", "resuming", "scaling", "evaluation", "run_directory"},
     {"runtime", "learning", "snapshots", "monitoring", "control"},
     {"models"},
     {"ops", "graph", "envs"},
@@ -36,6 +36,8 @@ PURE = (
     "learning.operator",
     "learning.schedules",
     "learning.losses",
+    "learning.objective",
+    "learning.temperature",
 )
 IMPURE = {"subprocess", "multiprocessing", "threading", "signal", "socket", "time", "datetime", "random", "tempfile"}
 IMPURE |= {"shutil", "pathlib", "io", "psutil", "logging", "fcntl", "mmap"}

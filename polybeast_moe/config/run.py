@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from polybeast_moe.config.base import Section, misfit
+from polybeast_moe.config.distributed import DistributedConfig
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.learner import LearnerConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig
@@ -47,6 +48,7 @@ class MonitoringConfig(Section):
 
     every_seconds: PositiveFloat = 5.0
     tensorboard: bool = True
+    wandb: str | None = Field(None, min_length=1, description="project of Weights & Biases; needs the package wandb")
 
 
 class EvaluationConfig(Section):
@@ -74,6 +76,7 @@ class RunConfig(Section):
     graph: GraphConfig = GraphConfig()
     policy: PolicyConfig = PolicyConfig()
     learner: LearnerConfig = LearnerConfig()
+    distributed: DistributedConfig = DistributedConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
     targets: dict[str, dict[str, Bound]] = Field(default_factory=dict)
     snapshots: SnapshotConfig = SnapshotConfig()
@@ -112,6 +115,15 @@ class RunConfig(Section):
                 if low < 0 or high > highest:
                     at = ("phases", index, "temperature", "target_alpha_entropy")
                     raise misfit(at, f"must lie between 0 and ln(number of experts) = {highest:.3f} nats")
+        return self
+
+    @model_validator(mode="after")
+    def _alignment_has_a_prior(self) -> RunConfig:
+        for index, phase in enumerate(self.phases):
+            wanted = ends(phase.losses.graph_alignment) != (0.0, 0.0)
+            if wanted and not (self.graph.enabled and self.policy.router.operator_prior):
+                what = "needs graph.enabled: true and policy.router.operator_prior: true"
+                raise misfit(("phases", index, "losses", "graph_alignment"), what)
         return self
 
     @model_validator(mode="after")
