@@ -85,7 +85,9 @@ class Desk:
         self.paused = on
 
     def _allowed(self, overrides: list[str]) -> None:
-        with_overrides(self._config, overrides)
+        changed = with_overrides(self._config, overrides)
+        if _uses_terms(changed) and not _uses_terms(self._config):
+            raise UserError("no phase of the configuration weighs a reward term, so that rollouts do not hold them")
 
     def _status(self) -> dict[str, Any]:
         return {
@@ -95,6 +97,10 @@ class Desk:
             "host": socket.gethostname(),
             "pid": os.getpid(),
         }
+
+
+def _uses_terms(config: RunConfig) -> bool:
+    return any(phase.reward.uses_terms() for phase in config.phases)
 
 
 def _done(command: Command, status: dict[str, Any]) -> dict[str, Any]:

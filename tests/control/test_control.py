@@ -82,7 +82,8 @@ def test_an_operator_changes_a_run_that_goes_on(tiny_file: Path, tmp_path: Path,
     assert ask(run, "set losses.entropy 0.125", use_inbox=True)["holds"]["losses.entropy"] == 0.125
     assert ask(run, "status")["router_temperature"] == 0.1 + 0.2
     wait_until(lambda: float(rows(run)[-1]["router_temperature"]) == 0.1 + 0.2, process)
-    for refused in ("set router_temperature -1", "set temperatur 1", "release learning_rate", "set learning_rate -0.1"):
+    senseless = ["set temperatur 1", "release learning_rate", "set reward.score 1"]
+    for refused in ["set router_temperature -1", "set learning_rate -0.1", *senseless]:
         with pytest.raises(UserError):
             ask(run, refused)
     assert cli.main(["control", str(run), "status", "--json"]) == 0
