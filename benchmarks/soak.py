@@ -6,9 +6,10 @@
 The run is `polybeast-moe train quickstart` with a curriculum that does not end. Every few seconds the proportional
 memory (PSS), open descriptors, mappings and threads of each of its processes are read from /proc, and its frames from
 its control socket. An actor and the policy worker are killed once each on the way (`--kills 0`: nobody): they have to
-come back, and nobody else may. Drift is the least-squares slope over what follows the warm-up, as a share of the mean
-and hour; its interval is that of slopes over samples drawn again in blocks of a minute, 1,000 times. Samples of the
-minute after a kill do not count.
+come back, and nobody else may. With every sample the router temperature is set by hand, and the answer timed: it comes
+when the next step inferred knows the value. Drift is the least-squares slope over what follows the warm-up, as a share
+of the mean and hour; its interval is that of slopes over samples drawn again in blocks of a minute, 1,000 times. The
+minute after a kill does not count.
 """
 
 from __future__ import annotations
@@ -119,7 +120,10 @@ def status(run_dir: Path) -> dict[str, Any]:
 
 
 def look(trainer: int, run_dir: Path) -> dict[str, Any]:
-    """One sample: frames, and what each process holds, by its name."""
+    """One sample: frames, how soon a change took hold, and what each process holds, by its name."""
+    asked = time.monotonic()
+    send(run_dir, Command("set", "router_temperature", 0.5))  # what it is anyway
+    answered = time.monotonic() - asked
     now = status(run_dir)
     found = {}
     for process in [psutil.Process(trainer), *psutil.Process(trainer).children(recursive=True)]:
@@ -134,7 +138,8 @@ def look(trainer: int, run_dir: Path) -> dict[str, Any]:
             }
         except (OSError, psutil.Error):  # it has just died
             continue
-    return {"frames": now["frames"], "wall_seconds": now["wall_seconds"], "processes": found}
+    own = ("frames", "wall_seconds", "snapshot_wait_seconds")
+    return {**{name: now[name] for name in own}, "answer_seconds": answered, "processes": found}
 
 
 def pss(pid: int) -> int:
@@ -164,7 +169,11 @@ def judge(samples: Sequence[dict[str, Any]], kills: Sequence[dict[str, Any]], wa
     ]
     middles = np.array([(a["seconds"] + b["seconds"]) / 2 for a, b in pairs]) / 3600
     speed = np.array([(b["frames"] - a["frames"]) / (b["seconds"] - a["seconds"]) for a, b in pairs])
+    waited = samples[-1]["snapshot_wait_seconds"] / samples[-1]["wall_seconds"]
+    answers = sorted(sample["answer_seconds"] for sample in samples)
     figures: dict[str, Any] = {
+        "snapshot_wait_share": Measured(waited, waited, waited),
+        "answer_seconds": Measured(answers[-1], answers[0], answers[-1]),
         "memory_drift": drift(hours, memory),
         "speed_drift": drift(middles, speed),
         "mean_memory_bytes": float(memory.mean()),
@@ -226,6 +235,8 @@ def publish(
             "soak_memory_drift": figures["memory_drift"],
             "soak_speed_drift": figures["speed_drift"],
             "soak_unexpected_restarts": Measured(count, count, count),
+            "soak_snapshot_wait": figures["snapshot_wait_share"],
+            "soak_answer_seconds": figures["answer_seconds"],
         },
         sections=[
             "![memory, descriptors, mappings, threads and frames a second over time](soak.png)",

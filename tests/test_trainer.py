@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 FRAMES = 48  # of one update: 2 groups x 3 games x 8 steps
 WALL_CLOCK = ("wall_seconds", "frames_per_second", "_us_per_frame")
-PARTS = ("engine_share", "inference_share", "update_share")
+PARTS = ("engine_share", "inference_share", "update_share", "memory_bytes")
 
 
 @pytest.fixture(autouse=True)
