@@ -166,7 +166,7 @@ def test_a_full_disk_costs_snapshots_and_nothing_else(tiny_file: Path, tmp_path:
         good = Path(ask(run, "snapshot")["snapshot"])
         with pytest.raises(OSError, match="No space"):
             filler.write_bytes(bytes(8 << 20))
-        with pytest.raises(UserError, match="no snapshot: .*No space left on device"):
+        with pytest.raises(UserError, match="No space left on device"):
             ask(run, "snapshot")
         before = ask(run, "status")
         assert before["snapshot"] == str(good)
