@@ -10,6 +10,7 @@ import json
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -122,6 +123,8 @@ def main(arguments: list[str]) -> int:
     path, (episodes, seed, threads, parent) = arguments[0], map(int, arguments[1:])
     die_with(parent)
     name_process("pbm-evaluate-0")
+    for number in (signal.SIGINT, signal.SIGUSR1):  # to the whole group, but the trainer's
+        signal.signal(number, signal.SIG_IGN)
     os.nice(NICE)
     import torch
 
