@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 import psutil
 
-from polybeast_moe.config import RuntimeConfig
+from polybeast_moe.config import LearnerConfig, RuntimeConfig
 from polybeast_moe.envs.nle_package import check_nle
 from polybeast_moe.errors import UserError
 from polybeast_moe.monitoring.resources import usable_cores
-from polybeast_moe.runtime.defaults import with_defaults
+from polybeast_moe.runtime.defaults import describe
 
 
 def findings() -> Iterator[tuple[str, str]]:
@@ -28,9 +28,7 @@ def findings() -> Iterator[tuple[str, str]]:
         yield "nle", str(error)
     cores = usable_cores()
     yield "cores", f"{cores} usable of {os.cpu_count()}"
-    chosen = with_defaults(RuntimeConfig(), cores)
-    threads = f"torch threads: policy worker {chosen.policy_threads}, learner {chosen.threads}"
-    yield "defaults", f"actors: {chosen.actors}; {threads}"
+    yield "defaults", describe(RuntimeConfig(), LearnerConfig().slots_per_batch, cores)
     memory = psutil.virtual_memory()
     yield "memory", f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
     if not torch.cuda.is_available():
