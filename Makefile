@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
-.PHONY: install train test test-sanitized chaos soak-resets results lint format clean
+.PHONY: install train test test-sanitized chaos soak soak-resets results lint format clean
 
 install: .venv/.built
 
@@ -36,8 +36,14 @@ test-sanitized: install
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
 	    $(BIN)/pytest -p no:cacheprovider $(SANITIZED_TESTS)
 
+# Processes killed within a run, then whole runs.
 chaos: install
 	$(BIN)/python benchmarks/chaos.py
+	$(BIN)/python benchmarks/chaos_runs.py --results
+
+# An hour of training, watched.
+soak: install
+	$(BIN)/python benchmarks/soak.py --results
 
 # What 100,000 episodes leave behind: nothing.
 soak-resets: install
