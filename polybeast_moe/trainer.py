@@ -381,7 +381,10 @@ class Trainer:
     def take_snapshot(self, kind: str) -> Future[Path]:
         """Has a snapshot written and old ones pruned. A full disk costs the snapshot, not the run."""
         self._snapshot_at = time.monotonic()
-        state = self._state(kind)
+        try:
+            state = self._state(kind)
+        except OSError as error:  # rows that it counts on cannot be written
+            return self._snapshots.not_taken(error)
         return self._snapshots.take(
             self._counters.frames, self._policy.state_dict(), self._learner.optimizer_state(), state
         )

@@ -81,6 +81,13 @@ class SnapshotWriter:
         self.waited_seconds += time.monotonic() - began
         return future
 
+    def not_taken(self, error: OSError) -> Future[Path]:
+        """Takes note of a snapshot whose contents could not be had, as of one that cannot be written."""
+        future: Future[Path] = Future()
+        future.set_exception(error)
+        self._pending.append((time.monotonic(), future))
+        return future
+
     def go_on(self, snapshot: Snapshot) -> None:
         """Counts on from the snapshot that the run goes on with."""
         self.number = int(snapshot.state.get("number", 0))
