@@ -103,19 +103,21 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "snapshots", nargs="*", metavar="RUN_DIR|SNAPSHOT", help="a run's newest snapshot, or that one"
+    command.usage = "polybeast-moe evaluate RUN_DIR|SNAPSHOT ... [options]"
+    add = command.add_argument
+    add("snapshots", nargs="*", metavar="RUN_DIR|SNAPSHOT", help="a run's newest snapshot, or a certain one")
+    add("--episodes", type=int, default=100, metavar="N", help="whole episodes of each (default: 100)")
+    add("--seed", type=int, metavar="S", help="of games and actions (default: a fresh one)")
+    add("--json", type=Path, metavar="FILE", help="write all figures and every episode there")
+    add(
+        "--policy", choices=("trained", "random"), default="trained", metavar="P", help="random: that in the same games"
     )
-    command.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes each (default: 100)")
-    command.add_argument("--seed", type=int, metavar="S", help="of games and actions (default: a fresh one)")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write all figures and every episode there")
-    command.add_argument(
-        "--policy", choices=("trained", "random"), default="trained", help="random: the same games at random"
-    )
-    command.add_argument("--character", metavar="C", help="another than in training: val, @, all")
-    command.add_argument("--max-episode-steps", type=int, metavar="N", help="another limit than in training")
-    command.add_argument("--greedy", action="store_true", help="take the likeliest action instead of drawing one")
-    command.add_argument("--games", type=int, default=64, metavar="N", help="side by side (default: 64)")
+    add("--character", metavar="C", help="another than in training: val, @ (any), all (in turn)")
+    add("--max-steps", type=int, metavar="N", help="another step limit than in training")
+    add("--greedy", action="store_true", help="take the likeliest action instead of drawing one")
+    add("--games", type=int, default=64, metavar="N", help="side by side (default: 64)")
+    add("--specialisation", action="store_true", help="also what the experts know of scenes")
+    add("--ablate", action="store_true", help="also what is lost without each; plays 15 times")
 
 
 def _run(arguments: argparse.Namespace) -> int:
