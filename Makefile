@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
-.PHONY: install train test chaos soak-resets lint format clean
+.PHONY: install train test chaos soak soak-resets lint format clean
 
 install: .venv/.built
 
@@ -23,8 +23,14 @@ train: install
 test: install
 	$(BIN)/pytest
 
+# Processes killed within a run, then whole runs.
 chaos: install
 	$(BIN)/python benchmarks/chaos.py
+	$(BIN)/python benchmarks/chaos_runs.py --results
+
+# An hour of training, watched.
+soak: install
+	$(BIN)/python benchmarks/soak.py --results
 
 # What 100,000 episodes leave behind: nothing.
 soak-resets: install

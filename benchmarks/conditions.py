@@ -1,13 +1,13 @@
 """Coverage of the graph's conditions over play: how often each holds, which two are nearly one, what they cost.
 
-    python benchmarks/conditions.py --steps 40000 --out coverage.md
-    python benchmarks/conditions.py --recorded trained.pt            # and a policy's play, recorded by play.py --run
+    python benchmarks/conditions.py --steps 40000
+    python benchmarks/conditions.py --recorded trained.pt --results  # and a policy's play, recorded by play.py --run
     python benchmarks/conditions.py --observations recorded.npz      # arrays named as NLE names them, instead
 
 Four players make the observations, each on several characters: `task` draws uniformly from the 23 actions of
-NetHackScore, `useful` from NLE's useful actions, `challenge` from all actions of NetHackChallenge with every prompt
-left open, and `explorer` is a small script that walks to unseen squares, picks things up, fights and descends: it
-shows what a policy that plays would see.
+NetHackScore, `useful` from NLE's useful actions, `challenge` from those of NetHackChallenge, which leaves prompts open,
+and escapes from a prompt half of the time (else games stand in one for ever), and `explorer` is a small script that
+walks to unseen squares, picks things up, fights and descends: it shows what a policy that plays would see.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ import argparse
 import collections
 import dataclasses
 import pathlib
+import shlex
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import results
 from nle import nethack
 from nle.env.tasks import TASK_ACTIONS, NetHackChallenge, NetHackScore
 from play import GAMES
@@ -179,6 +182,11 @@ def uniform(keys: list[int]) -> Player:
     return lambda _, rng: keys[rng.integers(len(keys))]
 
 
+def escaping(player: Player) -> Player:
+    """That player, but at a prompt it presses ESC half of the time."""
+    return lambda seen, rng: ESCAPE if seen["misc"].any() and rng.random() < 0.5 else player(seen, rng)
+
+
 @dataclasses.dataclass(frozen=True)
 class Protocol:
     """Who plays what: an environment class, its actions (None: its own) and a player made for each episode."""
@@ -192,7 +200,7 @@ USEFUL = [int(action) for action in nethack.USEFUL_ACTIONS]
 PROTOCOLS = {
     "task": Protocol(NetHackScore, None, lambda _: uniform([int(action) for action in TASK_ACTIONS])),
     "useful": Protocol(NetHackScore, nethack.ACTIONS, lambda _: uniform(USEFUL)),
-    "challenge": Protocol(NetHackChallenge, None, lambda _: uniform(USEFUL)),
+    "challenge": Protocol(NetHackChallenge, None, lambda _: escaping(uniform(USEFUL))),
     "explorer": Protocol(NetHackScore, nethack.ACTIONS, lambda rng: Explorer(float(rng.choice([0.02, 0.3, 1.0])))),
 }
 
@@ -253,8 +261,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--observations", type=pathlib.Path, nargs="*", help="npz files to use instead of playing")
     parser.add_argument("--recorded", type=pathlib.Path, nargs="*", default=[], help="recordings of play.py, added")
-    parser.add_argument("--out", type=pathlib.Path, help="write the report there too")
+    parser.add_argument("--results", action="store_true", help="write docs/results/coverage.md and coverage.json")
     arguments = parser.parse_args()
+    about = results.machine()
     warnings.simplefilter("ignore")
     if arguments.observations:
         sources = {path.stem: dict(np.load(path)) for path in arguments.observations}
@@ -272,10 +281,31 @@ def main() -> None:
         words[name], costs[name] = evaluate(observations)
     for path in arguments.recorded:
         words[path.stem] = game_after_game(torch.load(path)["conditions"].numpy().view(np.uint64))
-    report = coverage.render(coverage.measure(_C.condition_names(), words), costs)
+    found = coverage.measure(_C.condition_names(), words)
+    report = coverage.render(found, costs)
     print(report)
-    if arguments.out:
-        arguments.out.write_text(report + "\n")
+    if arguments.results:
+        slowest, quickest = max(costs.values()), min(costs.values())
+        exact = {
+            "conditions_uncovered": len(found.uncovered()),
+            "conditions_rare": len(found.rare()) / len(found.names),
+            "conditions_overlapping": len(found.overlaps),
+        }
+        measured = {"conditions_us": results.Measured(slowest, quickest, slowest)}
+        measured |= {name: results.Measured(value, value, value) for name, value in exact.items()}
+        shares = {
+            name: dict(zip(found.sources, row, strict=True))
+            for name, row in zip(found.names, found.shares.tolist(), strict=True)
+        }
+        results.write(
+            "coverage",
+            title="Coverage of the conditions",
+            measured=measured,
+            sections=[report],
+            raw={"steps": {name: len(rows) for name, rows in words.items()}, "shares": shares},
+            commands=[shlex.join(["python", "benchmarks/conditions.py", *sys.argv[1:]])],
+            about=about,
+        )
 
 
 if __name__ == "__main__":

@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.metadata
 import itertools
 import json
-import os
-import platform
 import signal
 import statistics
 import subprocess
@@ -28,8 +25,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from results import machine
+
 PARTS = ("engine", "inference", "update")
-PACKAGES = ("polybeast-moe", "torch", "nle", "numba", "numpy")
 LONGEST_START = 120.0  # seconds until the first row of metrics, compiling included
 SHORTEST_SHARE = 0.5  # of a window's nominal length; a change of phase cuts windows short
 
@@ -117,35 +115,6 @@ def summary(measured: list[Window]) -> dict[str, Any]:
         "windows": len(measured),
         "seconds": sum(window["seconds"] for window in measured),
     }
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on beside the code."""
-    cpu = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.split(":", 1)[1].strip()
-            break
-    return {
-        "cpu": cpu,
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "commit": commit(),
-    }
-
-
-def commit() -> str:
-    """The checked-out commit, with a mark when files differ from it; empty outside a repository."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return described.stdout.strip()
 
 
 def show(results: dict[str, dict[str, Any]]) -> None:

@@ -1,7 +1,7 @@
 """What graph attention costs a row, on conditions lit in real play: ours against its peers.
 
     python benchmarks/graph.py [--run RUN_DIR | --observations random.pt trained.pt] [--rows 2048] [--compile]
-    python benchmarks/graph.py --graph REFERENCE.json --hidden 256 --heads 4
+    python benchmarks/graph.py --reference ../shared/data/hypergraph_gat_structure.json --results
 
 The rows of one batch are 32 consecutive steps of 64 games, as in training (`play.py`). Every form runs forward and
 backward on one thread; figures are the process's own processor time, the best of `--repeats` rounds in which all forms
@@ -18,7 +18,6 @@ forms compute the same readout; the dense one is checked against ours before it 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import play
+import results
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -48,6 +48,8 @@ from polybeast_moe.models.message_edges import message_edges
 from polybeast_moe.runtime.process import keep_freed_memory
 
 PEER_ROWS = 128
+BOTH = "forward and backward"
+REFERENCE = "reference graph, "
 
 
 class DenseAttention(GraphAttentionStack):
@@ -111,16 +113,16 @@ def both(stream: GraphStream, conditions: Tensor) -> Callable[[], None]:
     return run
 
 
-def race(runs: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
-    """Processor seconds, the best of the rounds after one that does not count."""
-    best = dict.fromkeys(runs, float("inf"))
+def race(runs: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    """Processor seconds of every round after one that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(repeats + 1):
         for name, run in runs.items():
             began = time.thread_time()
             run()
             if turn:
-                best[name] = min(best[name], time.thread_time() - began)
-    return best
+                seconds[name].append(time.thread_time() - began)
+    return seconds
 
 
 def streams(config: GraphConfig, graph: KnowledgeGraph, compiled: bool) -> dict[str, GraphStream]:
@@ -137,8 +139,8 @@ def streams(config: GraphConfig, graph: KnowledgeGraph, compiled: bool) -> dict[
     return {"ours": ours, "PyG": pyg, "dense, compiled" if compiled else "dense, eager": dense}
 
 
-def measure(forms: dict[str, GraphStream], conditions: Tensor, repeats: int) -> dict[str, dict[str, float]]:
-    """Microseconds a row of the batch, by form: forward, and forward and backward."""
+def measure(forms: dict[str, GraphStream], conditions: Tensor, repeats: int) -> dict[str, dict[str, list[float]]]:
+    """Microseconds a row of the batch, by form and round: forward, and forward and backward."""
     rows, ours = len(conditions), forms["ours"]
     distinct = torch.unique(ours.conditions.relevant(conditions), dim=0)
     some = distinct[torch.linspace(0, len(distinct) - 1, min(PEER_ROWS, len(distinct))).long()]
@@ -146,44 +148,76 @@ def measure(forms: dict[str, GraphStream], conditions: Tensor, repeats: int) -> 
         expected = torch.cat(ours(some), dim=1)
         for name, form in forms.items():
             torch.testing.assert_close(torch.cat(form(some), dim=1), expected, rtol=1e-3, atol=1e-4, msg=name)
-    results: dict[str, dict[str, float]] = {}
+    measured: dict[str, dict[str, list[float]]] = {}
     for what, make in (("forward", forward), ("forward and backward", both)):
         runs = {name: make(form, conditions if name == "ours" else some) for name, form in forms.items()}
-        seconds = race(runs, repeats)
-        for name, value in seconds.items():
+        for name, seconds in race(runs, repeats).items():
             if name == "ours":
-                results.setdefault("ours", {})[what] = value / rows * 1e6
+                measured.setdefault("ours", {})[what] = [value / rows * 1e6 for value in seconds]
                 continue
-            per_pattern = value / len(some) * 1e6
-            results.setdefault(f"{name}, repeats removed", {})[what] = per_pattern * len(distinct) / rows
-            results.setdefault(f"{name}, every row", {})[what] = per_pattern
-    return results
+            per_pattern = [value / len(some) * 1e6 for value in seconds]
+            removed = [value * len(distinct) / rows for value in per_pattern]
+            measured.setdefault(f"{name}, repeats removed", {})[what] = removed
+            measured.setdefault(f"{name}, every row", {})[what] = per_pattern
+    return measured
 
 
-def show(name: str, forms: dict[str, GraphStream], conditions: Tensor, repeats: int) -> dict[str, Any]:
+def compare(forms: dict[str, GraphStream], conditions: Tensor, repeats: int) -> dict[str, Any]:
+    """Costs by form, and how many times as fast ours is: the spread of the rounds' own ratios."""
     ours, rows = forms["ours"], len(conditions)
     words = torch.unique(ours.conditions.relevant(conditions), dim=0)
     with torch.no_grad():
         states = len(ours.attention(words).states)
-    operators = ours.attention.num_operators
-    print(
-        f"\n{name}: {rows} rows, {len(words)} distinct patterns ({len(words) / rows:.0%}), "
-        f"{states} distinct operator states of {len(words) * operators}"
-    )
-    results = measure(forms, conditions, repeats)
-    print(f"{'us a row, one thread':<36}{'forward':>12}{'and backward':>14}{'ours is':>14}")
-    for form, times in results.items():
-        ratio = times["forward and backward"] / results["ours"]["forward and backward"]
-        print(f"{form:<36}{times['forward']:>12.1f}{times['forward and backward']:>14.1f}{ratio:>12.1f} x")
-    peers = {form: times["forward and backward"] for form, times in results.items() if form != "ours"}
-    own = results["ours"]["forward and backward"]
+    measured = measure(forms, conditions, repeats)
+    own = measured["ours"][BOTH]
     factors = {
-        "per pattern, against PyG": peers["PyG, repeats removed"] / own,
-        "in all, against PyG mini-batching": peers["PyG, every row"] / own,
-        "against the best peer": min(peers.values()) / own,
+        name: results.spread([peer / self for peer, self in zip(times[BOTH], own, strict=True)])
+        for name, times in measured.items()
+        if name != "ours"
     }
-    print("forward and backward, times as fast: " + ", ".join(f"{key} {value:.1f}" for key, value in factors.items()))
-    return {"rows": rows, "patterns": len(words), "states": states, "us_a_row": results, "factors": factors}
+    return {
+        "rows": rows,
+        "patterns": len(words),
+        "states": states,
+        "us_a_row": {name: {what: results.spread(v) for what, v in times.items()} for name, times in measured.items()},
+        "factors": factors,
+    }
+
+
+def section(title: str, found: dict[str, Any]) -> str:
+    """One comparison as Markdown."""
+    lines = [
+        f"## {title}",
+        "",
+        f"{found['rows']:,} rows, {found['patterns']:,} distinct patterns ({found['patterns'] / found['rows']:.0%}), "
+        f"{found['states']:,} distinct operator states.",
+        "",
+        "| us a row, one thread | forward | forward and backward | ours is faster by (range) |",
+        "|---|---|---|---|",
+    ]
+    for form, times in found["us_a_row"].items():
+        factor = found["factors"].get(form)
+        shown = f"{factor.value:.1f} ({factor.low:.1f}-{factor.high:.1f})" if factor else ""
+        lines.append(f"| {form} | {times['forward'].value:.1f} | {times[BOTH].value:.1f} | {shown} |")
+    return "\n".join(lines)
+
+
+def goals(found: dict[str, dict[str, Any]]) -> dict[str, results.Measured]:
+    """Figures by the names of docs/results/goals.yaml: the play that is worst for us."""
+    own = [play for name, play in found.items() if not name.startswith(REFERENCE)]
+    reference = [play for name, play in found.items() if name.startswith(REFERENCE)]
+
+    def least(plays: list[dict[str, Any]], form: str) -> results.Measured:
+        return min(play["factors"][form] for play in plays)
+
+    measured = {
+        "graph_us": max(play["us_a_row"]["ours"][BOTH] for play in own),
+        "graph_per_pattern": least(own, "PyG, repeats removed"),
+        "graph_in_all": least(own, "PyG, every row"),
+    }
+    if reference:
+        measured["graph_reference_in_all"] = least(reference, "PyG, every row")
+    return measured
 
 
 def main() -> None:
@@ -192,25 +226,42 @@ def main() -> None:
     parser.add_argument("--graph", default=GraphConfig().file)
     parser.add_argument("--hidden", type=int, default=GraphConfig().hidden)
     parser.add_argument("--heads", type=int, default=GraphConfig().heads)
+    parser.add_argument(
+        "--reference", type=Path, help="the reference graph's JSON: also at its size, hidden 256, 4 heads"
+    )
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="compile the dense peer")
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--results", action="store_true", help="write docs/results/graph.md and graph.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     keep_freed_memory()
-    graph = load_graph(resolve_data_file(arguments.graph))
-    config = GraphConfig(hidden=arguments.hidden, heads=arguments.heads)
-    print(
-        f"{len(graph.conditions)} conditions, {len(graph.operators)} operators, {len(graph.effects)} effects, "
-        f"{graph.num_edges} edges, hidden {config.hidden}, {config.heads} heads"
-    )
-    forms = streams(config, graph, arguments.compile)
+    about = results.machine()
     recorded = play.observations(arguments, arguments.rows)
-    results = {name: show(name, forms, seen.conditions, arguments.repeats) for name, seen in recorded.items()}
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"load": os.getloadavg(), **results}, indent=2) + "\n")
+    sizes = {"": (arguments.graph, arguments.hidden, arguments.heads)}
+    if arguments.reference:
+        sizes[REFERENCE] = (str(arguments.reference), 256, 4)
+    sections, found = [], {}
+    for prefix, (file, hidden, heads) in sizes.items():
+        graph = load_graph(resolve_data_file(file))
+        forms = streams(GraphConfig(hidden=hidden, heads=heads), graph, arguments.compile)
+        for name, seen in recorded.items():
+            found[f"{prefix}{name}"] = compare(forms, seen.conditions, arguments.repeats)
+            size = f"{graph.num_nodes} nodes, {graph.num_edges:,} edges, hidden {hidden}, {heads} heads"
+            title = f"{prefix}{name} play: {size}"
+            sections.append(section(title[0].upper() + title[1:], found[f"{prefix}{name}"]))
+            print(sections[-1], "\n")
+    if arguments.results:
+        results.write(
+            "graph",
+            title="Graph attention",
+            measured=goals(found),
+            sections=sections,
+            raw={"repeats": arguments.repeats, **found},
+            commands=play.commands(arguments, "graph.py"),
+            about=about,
+        )
 
 
 if __name__ == "__main__":

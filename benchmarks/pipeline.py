@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import end_to_end
+import results
 
 PARTS = ("engine", "inference", "update")
 BATCHES = {"engine": (32, 64), "inference": (64, 128, 256), "update": (64,)}  # games at a time; the best counts
@@ -163,7 +164,7 @@ def main() -> None:
     efficiency = statistics.median(entry["efficiency"] for entry in rounds)
     achieved = statistics.median(entry["achieved"] for entry in rounds)
     print(f"pipeline efficiency {efficiency:.2f} at {achieved:,.0f} frames/s (medians of {len(rounds)} rounds)")
-    report = {"benchmark": "pipeline", "machine": end_to_end.machine(), "rounds": rounds}
+    report = {"benchmark": "pipeline", "machine": results.machine(), "rounds": rounds}
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2) + "\n")
 

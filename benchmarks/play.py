@@ -1,15 +1,21 @@
 """Observations of real play for benchmarks: 64 games, uniformly random actions or a trained policy's.
 
 python benchmarks/play.py --out random.pt
-python benchmarks/play.py --run RUN_DIR --out trained.pt        # the run's newest snapshot plays
+python benchmarks/play.py --run RUN_DIR --out trained.pt        # the run's newest good snapshot plays
+python benchmarks/play.py --run RUN_DIR --every 8 --out long.pt env.character='"@"' env.max_episode_steps=5000
+
+A recording is made of stretches of 32 consecutive steps of all games, as a batch of training is. `--every N` keeps one
+stretch in N, so that a recording of the same size reaches deeper into the episodes.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -22,13 +28,16 @@ from polybeast_moe.config import EnvConfig, RunConfig
 from polybeast_moe.config_files import load_config, resolve_data_file
 from polybeast_moe.envs.engine import ACTIONS, game_settings
 from polybeast_moe.envs.nle_package import check_nle
+from polybeast_moe.errors import UserError
 from polybeast_moe.graph import load_graph
 from polybeast_moe.models import Observation, build_policy
 from polybeast_moe.runtime.rollouts import Rollout
-from polybeast_moe.snapshots import contents
+from polybeast_moe.snapshots import load, newest_good
 
 GAMES, UNROLL, WARM_UP_ROLLOUTS = 64, 32, 8
 Player = Callable[[Rollout, int], Tensor]
+HOW = {"random": "--rows 2048", "trained": "--run RUN_DIR --rows 2048"}
+"""How `policy_results.sh` makes recordings of these names."""
 
 
 def random_player(seed: int = 0) -> Player:
@@ -37,33 +46,41 @@ def random_player(seed: int = 0) -> Player:
     return lambda _rollout, _t: torch.randint(len(ACTIONS), (GAMES,), generator=generator)
 
 
-def trained_player(run_dir: Path, seed: int = 0) -> tuple[Player, RunConfig]:
-    """The newest snapshot of a run, at its last phase's routing and the temperature it had reached."""
-    config = load_config(run_dir / "config.yaml")
-    snapshot = contents.load(max((run_dir / "snapshots").glob("step-*")))
+def trained_player(run_dir: Path, seed: int = 0, overrides: Sequence[str] = ()) -> tuple[Player, RunConfig]:
+    """The newest good snapshot of a run, at the routing and temperature that it was taken at."""
+    config = load_config(run_dir / "config.yaml", overrides)
+    path, _ = newest_good(run_dir / "snapshots")
+    if path is None:
+        raise UserError(f"run directory {run_dir}: has no snapshot yet")
+    snapshot = load(path)
+    settings = snapshot.state["controller"]["settings"]
     graph = load_graph(resolve_data_file(config.graph.file, run_dir)) if config.graph.enabled else None
     policy = build_policy(config, graph, num_actions=len(ACTIONS))
     policy.load_state_dict(snapshot.weights)
-    temperature = float((run_dir / "metrics.csv").read_text().splitlines()[-1].split(",")[6])
-    routing = config.phases[-1].routing
+    state = policy.initial_state(GAMES)
     generator = torch.Generator().manual_seed(seed)
 
     def play(rollout: Rollout, t: int) -> Tensor:
         output = policy.infer(
             rollout.observation(t),
-            policy.initial_state(GAMES),
-            routing=routing,
-            temperature=temperature,
+            state,
+            routing=settings["routing"],
+            temperature=settings["temperature"],
             first=rollout["first"][t].bool(),
             weights_version=0,
         )
+        if output.state is not None:
+            state.copy_(output.state)
         return torch.multinomial(torch.softmax(output.logits, -1), 1, generator=generator).squeeze(1)
 
     return play, config
 
 
-def record(player: Player, rows: int, env: EnvConfig | None = None) -> Observation:
-    """Consecutive steps of play, some hundred steps into the games, time first: [rows, ...]."""
+def record(player: Player, rows: int, env: EnvConfig | None = None, every: int = 1) -> Observation:
+    """Stretches of UNROLL consecutive steps, one in `every`, from some hundred steps into the games on: [rows, ...].
+
+    Time comes first: all games' step 0, all games' step 1, ...
+    """
     env = env or EnvConfig()
     layout = _C.RolloutLayout(
         unroll=UNROLL,
@@ -72,23 +89,25 @@ def record(player: Player, rows: int, env: EnvConfig | None = None) -> Observati
         experts=1,
         state=0,
         crop=env.crop_size,
-        store_glyphs=False,
+        store_glyphs=env.store_glyphs,
+        store_inventory=env.store_inventory,
         max_episode_steps=env.max_episode_steps,
     )
     region = _C.Region(layout, 1)
     rollout, package = Rollout(region, 0), check_nle()
-    recorded: list[Observation] = []
+    kept: list[Observation] = []
     with tempfile.TemporaryDirectory() as directory:
         library = _C.LibraryFile(str(package.library))
         group = _C.Group(library, game_settings(env, package), Path(directory), layout, run_seed=0, first_game=0)
-        for _ in range(WARM_UP_ROLLOUTS + -(-rows // (GAMES * UNROLL))):
+        for stretch in range(WARM_UP_ROLLOUTS + every * -(-rows // (GAMES * UNROLL))):
+            keep = stretch >= WARM_UP_ROLLOUTS and (stretch - WARM_UP_ROLLOUTS) % every == 0
             group.open(region, 0)
             for t in range(UNROLL):
                 rollout["action"][t] = player(rollout, t)
-                recorded.append(Observation(*(None if x is None else x.clone() for x in rollout.observation(t))))
+                if keep:
+                    kept.append(Observation(*(None if x is None else x.clone() for x in rollout.observation(t))))
                 group.step(region, 0, t)
         del group
-    kept = recorded[WARM_UP_ROLLOUTS * UNROLL :]
     fields = zip(*kept, strict=True)
     return Observation(*(None if field[0] is None else torch.cat(field)[:rows] for field in fields))
 
@@ -102,24 +121,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def observations(arguments: argparse.Namespace, rows: int) -> dict[str, Observation]:
     """Recorded play by name."""
     if arguments.observations:
-        loaded = {path.stem: torch.load(path) for path in arguments.observations}
+        loaded = {path.stem: torch.load(path, weights_only=True) for path in arguments.observations}
         return {name: Observation(**{k: v[:rows] for k, v in fields.items()}) for name, fields in loaded.items()}
-    play = {"random play": record(random_player(), rows)}
+    play = {"random": record(random_player(), rows)}
     if arguments.run:
         player, config = trained_player(arguments.run)
-        play["trained play"] = record(player, rows, config.env)
+        play["trained"] = record(player, rows, config.env)
     return play
+
+
+def commands(arguments: argparse.Namespace, script: str) -> list[str]:
+    """What was run, for the page of results: how its recordings are made, then the script itself."""
+    given = [str(path) for path in arguments.observations]
+    made = [f"python benchmarks/play.py {HOW.get(Path(path).stem, '')} --out {path}" for path in given]
+    return [*made, shlex.join(["python", f"benchmarks/{script}", *sys.argv[1:]])]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings other than the run's own")
     parser.add_argument("--run", type=Path, help="a run whose newest snapshot plays; without it, random actions")
     parser.add_argument("--rows", type=int, default=4096)
+    parser.add_argument("--every", type=int, default=1, help="keep one stretch of 32 steps in so many")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    player, config = trained_player(arguments.run) if arguments.run else (random_player(), None)
-    recorded = record(player, arguments.rows, config.env if config else None)
+    try:
+        if arguments.run:
+            player, config = trained_player(arguments.run, overrides=arguments.overrides)
+        else:
+            player, config = random_player(), load_config("quickstart", arguments.overrides)
+    except UserError as error:
+        parser.error(str(error))
+    recorded = record(player, arguments.rows, config.env, arguments.every)
     torch.save({name: value for name, value in recorded._asdict().items() if value is not None}, arguments.out)
 
 

@@ -1,6 +1,6 @@
 """What the policy costs: inference and update a row, and from 4 to 64 experts of the same size.
 
-    python benchmarks/policy.py [--run RUN_DIR | --observations random.pt trained.pt] [--json FILE]
+    python benchmarks/policy.py [--run RUN_DIR | --observations random.pt trained.pt] [--results]
 
 Observations are of real play (`play.py`). Inference runs 2,048 rows in calls of 64 or 128, then takes new weights, as a
 policy worker does; an update is forward and backward of 2,048 rows. One thread. Times are the process's own processor
@@ -13,16 +13,15 @@ a row has about two experts. Dense and sparse execution take turns.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import play
+import results
 import torch
 from torch import nn
 
@@ -83,17 +82,23 @@ def update(
     return run
 
 
-def measure_inference(graph: KnowledgeGraph, observation: Observation, repeats: int) -> dict[str, float]:
+def measure_costs(graph: KnowledgeGraph, observation: Observation, repeats: int) -> dict[str, results.Measured]:
+    """Microseconds a row: the least of the rounds, and their range."""
     policy = make_policy(graph)
-    results = {}
+    found = {}
     for size in (64, 128):
         calls = [rows_of(observation, i, i + size) for i in range(0, len(observation.blstats), size)]
         seconds = [processor_seconds(inference(policy, calls, version)) for version in range(repeats + 1)][1:]
-        results[f"inference, {size} rows a call"] = min(seconds) / len(observation.blstats) * 1e6
+        found[f"inference, {size} rows a call"] = best(seconds, len(observation.blstats))
     run = update(policy, observation)
     run()
-    results["forward and backward"] = min(processor_seconds(run) for _ in range(repeats)) / ROWS * 1e6
-    return results
+    found["forward and backward"] = best([processor_seconds(run) for _ in range(repeats)], ROWS)
+    return found
+
+
+def best(seconds: list[float], rows: int) -> results.Measured:
+    """Microseconds a row: the least, because other processes only lengthen a round."""
+    return results.Measured(*(value / rows * 1e6 for value in (min(seconds), min(seconds), max(seconds))))
 
 
 def support_temperature(policy: GraphMoEPolicy, observation: Observation) -> float:
@@ -108,7 +113,7 @@ def support_temperature(policy: GraphMoEPolicy, observation: Observation) -> flo
 
 
 def measure_experts(graph: KnowledgeGraph, observation: Observation, repeats: int) -> list[dict[str, Any]]:
-    results = []
+    found = []
     few = rows_of(observation, 0, FEW)
     for experts in (4, 8, 16, 32, 64):
         dense, sparse = (make_policy(graph, experts, execution) for execution in ("dense", "sparse"))
@@ -130,35 +135,62 @@ def measure_experts(graph: KnowledgeGraph, observation: Observation, repeats: in
         row = {name: min(values) for name, values in times.items()}
         with torch.no_grad():
             alpha = dense(observation, temperature=temperature).alpha
-        results.append({"experts": experts, "support": (alpha > 0).sum(1).float().mean().item(), **row})
-    return results
+        found.append({"experts": experts, "support": (alpha > 0).sum(1).float().mean().item(), **row})
+    return found
+
+
+def cost_table(costs: dict[str, dict[str, results.Measured]]) -> str:
+    lines = ["| play | what | us a row | slowest round |", "|---|---|---|---|"]
+    for name, found in costs.items():
+        lines += [f"| {name} | {what} | {figure.value:.1f} | {figure.high:.1f} |" for what, figure in found.items()]
+    return "\n".join(lines)
+
+
+def expert_table(experts: list[dict[str, Any]]) -> str:
+    columns = [name for name in experts[0] if name not in ("experts", "support")]
+    lines = [f"| experts | support | {' | '.join(columns)} |", "|---|---|" + "---|" * len(columns)]
+    for found in experts:
+        cells = " | ".join(f"{found[column]:.1f}" for column in columns)
+        lines.append(f"| {found['experts']} | {found['support']:.2f} | {cells} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     play.add_arguments(parser)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--results", action="store_true", help="write docs/results/policy.md and policy.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
+    about = results.machine()
     graph = load_graph(resolve_data_file("graphs/nethack.yaml"))
     recorded = play.observations(arguments, ROWS)
 
-    print(describe(make_policy(graph)), "\n")
-    costs = {name: measure_inference(graph, seen, arguments.repeats) for name, seen in recorded.items()}
-    for name, result in costs.items():
-        for what, microseconds in result.items():
-            print(f"{name:<14}{what:<28}{microseconds:8.1f} us a row")
+    parts = describe(make_policy(graph))
+    costs = {name: measure_costs(graph, seen, arguments.repeats) for name, seen in recorded.items()}
     experts = measure_experts(graph, list(recorded.values())[-1], arguments.repeats)
-    columns = [name for name in experts[0] if name not in ("experts", "support")]
-    print(f"\nus a row{'support':>12}" + "".join(f"{column:>20}" for column in columns))
-    for result in experts:
-        cells = "".join(f"{result[column]:>20.1f}" for column in columns)
-        print(f"{result['experts']:>2} experts{result['support']:>9.2f}{cells}")
-    if arguments.json:
-        load = os.getloadavg()
-        arguments.json.write_text(json.dumps({"load": load, "costs": costs, "experts": experts}, indent=2) + "\n")
+    sections = [
+        f"## Parts\n\n```\n{parts}\n```",
+        f"## The whole policy, one thread\n\n{cost_table(costs)}",
+        "## From 4 to 64 experts of the same size\n\nMicroseconds a row, one thread. softmax and sparsemax: "
+        f"forward and backward of 2,048 rows; inference: {FEW} rows a call, sparsemax. Support: experts a row under "
+        f"sparsemax.\n\n{expert_table(experts)}",
+    ]
+    print("\n\n".join(sections))
+    if arguments.results:
+        results.write(
+            "policy",
+            title="What the policy costs",
+            measured={
+                "policy_inference_us": max(found["inference, 64 rows a call"] for found in costs.values()),
+                "policy_update_us": max(found["forward and backward"] for found in costs.values()),
+            },
+            sections=sections,
+            raw={"repeats": arguments.repeats, "costs": costs, "experts": experts},
+            commands=play.commands(arguments, "policy.py"),
+            about=about,
+        )
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ namespace {
 
 using pbm::actor::Actor;
 using pbm::actor::Group;
+using pbm::actor::Standing;
 using pbm::nethack::Game;
 using pbm::nethack::GameSettings;
 using pbm::nethack::LibraryFile;
@@ -220,7 +221,7 @@ void bind_nethack(py::module_& m) {
         const auto& e = game.episode();
         return py::dict("score"_a = e.score, "score_after_end"_a = e.score_after_end,
                         "episode_return"_a = e.episode_return, "length"_a = e.length, "depth"_a = e.depth,
-                        "turns"_a = e.turns, "how_done"_a = e.how_done);
+                        "turns"_a = e.turns, "gold"_a = e.gold, "how_done"_a = e.how_done);
       });
   m.def("condition_names", [] { return condition_texts([](const auto& c) { return c.name; }); });
   m.def("condition_descriptions", [] { return condition_texts([](const auto& c) { return c.description; }); });
@@ -359,9 +360,38 @@ void bind_actor(py::module_& m) {
       .def_property_readonly("games", &Group::games)
       .def_property_readonly("fatal_games", &Group::fatal_games)
       .def_property_readonly("last_fatal_reason", &Group::last_fatal_reason);
+  py::class_<Standing>(m, "Standing")
+      .def(py::init([](std::uint64_t next_episode, bool begun, bool whole, std::uint64_t core, std::uint64_t disp,
+                       std::int64_t frozen_steps, const std::string& actions, double alpha_entropy_sum,
+                       std::uint64_t fingerprint) {
+             return Standing{next_episode,
+                             begun,
+                             whole,
+                             {core, disp, std::nullopt},
+                             frozen_steps,
+                             {actions.begin(), actions.end()},
+                             alpha_entropy_sum,
+                             fingerprint};
+           }),
+           py::kw_only(), "next_episode"_a, "begun"_a, "whole"_a, "core"_a, "disp"_a, "frozen_steps"_a, "actions"_a,
+           "alpha_entropy_sum"_a, "fingerprint"_a)
+      .def_readonly("next_episode", &Standing::next_episode)
+      .def_readonly("begun", &Standing::begun)
+      .def_readonly("whole", &Standing::whole)
+      .def_property_readonly("core", [](const Standing& one) { return one.seeds.core; })
+      .def_property_readonly("disp", [](const Standing& one) { return one.seeds.disp; })
+      .def_readonly("frozen_steps", &Standing::frozen_steps)
+      .def_property_readonly("actions",
+                             [](const Standing& one) {
+                               return py::bytes(reinterpret_cast<const char*>(one.actions.data()), one.actions.size());
+                             })
+      .def_readonly("alpha_entropy_sum", &Standing::alpha_entropy_sum)
+      .def_readonly("fingerprint", &Standing::fingerprint);
   py::class_<Actor>(m, "Actor")
-      .def(py::init<Region&, std::size_t, const std::filesystem::path&, std::uint64_t>(), py::keep_alive<1, 2>(),
-           "region"_a, "index"_a, "directory"_a, "first_episode"_a)
+      .def(py::init<Region&, std::size_t, const std::filesystem::path&, std::uint64_t, std::size_t>(),
+           py::keep_alive<1, 2>(), "region"_a, "index"_a, "directory"_a, "first_episode"_a, "keep_actions"_a = 0)
+      .def("standing", &Actor::standing)
+      .def("restore", &Actor::restore, "standing"_a, py::call_guard<py::gil_scoped_release>())
       .def("run_once", &Actor::run_once, py::call_guard<py::gil_scoped_release>());
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,26 +13,42 @@ from polybeast_moe.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from polybeast_moe.config import RunConfig
+    from polybeast_moe.learning.distributed import Ranks
+    from polybeast_moe.snapshots import Origin
 
 _EXAMPLES = {
     None: """examples:
   polybeast-moe train configs/quickstart.yaml
   polybeast-moe resume runs/quickstart-20300101-120000
-  polybeast-moe COMMAND --help      says more about each command""",
+  polybeast-moe COMMAND --help                     says more about each command
+  source <(polybeast-moe --print-completion bash)  the Tab key completes""",
     "train": """examples:
   polybeast-moe train quickstart
-  polybeast-moe train configs/debug.yaml --run-dir runs/try seed=2 phases.warmup.until.frames=5000
-  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start      the same line starts and goes on""",
+  polybeast-moe train debug --run-dir runs/try seed=2 policy.lstm=128
+  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start   starts, goes on
+  polybeast-moe train phases/deep_finetune --from runs/x/snapshots/step-0000123""",
     "resume": """examples:
   polybeast-moe resume runs/try
   polybeast-moe resume runs/try phases.deep_finetune.until.frames=2_000_000""",
-    "report": """example:
-  polybeast-moe report runs/try      writes runs/try/report/index.html""",
+    "control": """examples:
+  polybeast-moe control runs/try status --json
+  polybeast-moe control runs/try set router_temperature 0.3
+  polybeast-moe control runs/try release router_temperature""",
     "evaluate": """examples:
   polybeast-moe evaluate runs/try --episodes 1000 --seed 1 --json try.json
   polybeast-moe evaluate runs/a runs/b --policy random""",
-    "doctor": """example:
-  polybeast-moe doctor""",
+    "watch": """examples:
+  polybeast-moe watch runs/try
+  polybeast-moe watch runs/try --seed 1 --episode 7     that game of an evaluation
+  polybeast-moe watch --best runs/try
+keys: space pauses, right steps, + and - change the speed, n next game, q quits""",
+    "report": """examples:
+  polybeast-moe report runs/try          writes runs/try/report/index.html
+  polybeast-moe report runs/a runs/b     runs/a/report/comparison/index.html""",
+    "doctor": """examples:
+  polybeast-moe doctor
+  polybeast-moe doctor --self-test   plays, computes, trains; exit code 1 if not
+  polybeast-moe doctor --plan 8 96   frames/s of 8 GPUs and 96 cores, by a model""",
 }
 
 
@@ -56,12 +72,42 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28)
+
+
+class _PrintCompletion(argparse.Action):
+    def __call__(
+        self, parser: argparse.ArgumentParser, _: object, values: object, option_string: str | None = None
+    ) -> None:
+        import shtab
+
+        del option_string
+
+        files, folders = ("config", "json"), ("run_dir", "run_dirs", "snapshots", "output", "origin", "from_weights")
+        commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+        for action in (action for command in commands.choices.values() for action in command._actions):
+            if action.nargs != 0 and action.dest in (*files, *folders):
+                action.complete = shtab.FILE if action.dest in files else shtab.DIRECTORY
+        print(shtab.complete(parser, str(values)))
+        parser.exit()
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = _Parser(
         prog="polybeast-moe",
         description="Trains graph-attention mixture-of-experts agents on NetHack.",
         epilog=_EXAMPLES[None],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
+    )
+    shells = ("bash", "zsh", "tcsh")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=shells,
+        metavar="SHELL",
+        help="for the Tab key: bash, zsh, tcsh",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -71,7 +117,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             epilog=_EXAMPLES[name],
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Help,
             allow_abbrev=False,
         )
 
@@ -85,13 +131,37 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add_overrides(train)
     train.add_argument("--run-dir", metavar="DIR", help="where the run is kept (default: runs/<name>-<date and time>)")
     train.add_argument("--resume-or-start", action="store_true", help="go on if DIR holds a run, else start one")
+    begin = train.add_mutually_exclusive_group()
+    begin.add_argument("--from", dest="origin", metavar="SNAPSHOT", help="go on from another run's snapshot")
+    begin.add_argument("--from-weights", metavar="SNAPSHOT", help="begin with the weights of a snapshot")
     resume = add("resume", "go on from a run's newest good snapshot")
     resume.add_argument("run_dir", metavar="RUN_DIR")
     add_overrides(resume)
+    control = add("control", "ask a running trainer for something, or change it")
+    control.add_argument("run_dir", metavar="RUN_DIR")
+    control.add_argument(
+        "words",
+        nargs="+",
+        metavar="COMMAND",
+        help="status, pause, resume, snapshot, stop, set KEY VALUE, release KEY, next-phase",
+    )
+    control.add_argument("--json", action="store_true", help="print the answer as JSON")
+    control.add_argument("--inbox", action="store_true", help="go through files in RUN_DIR, from another machine")
     report = add("report", "write a run's tables, figures and HTML page")
-    report.add_argument("run_dir", metavar="RUN_DIR")
-    _add_evaluate(add("evaluate", "play whole episodes with trained policies and say how they score"))
-    add("doctor", "show what this machine has")
+    report.add_argument(
+        "run_dirs", metavar="RUN_DIR", nargs="+", help="several: a page that compares them with the first"
+    )
+    report.add_argument("--output", metavar="DIR", help="where the page of several runs goes")
+    _add_evaluate(add("evaluate", "play episodes with trained policies and say how they score"))
+    _add_watch(add("watch", "show a game in the terminal, with what the policy makes of it"))
+    doctor = add("doctor", "show what this machine has, and what to do about problems")
+    doctor.add_argument("--self-test", action="store_true", help="also try engine, kernels and processes")
+    doctor.add_argument(
+        "--plan", nargs=2, type=int, metavar=("GPUS", "CORES"), help="predict frames/s and name what binds"
+    )
+    doctor.add_argument(
+        "--gpu-us", nargs=2, type=float, metavar=("INFERENCE", "UPDATE"), help="microseconds of a GPU a frame"
+    )
 
     # Overrides may stand on either side of options; argparse alone gathers only the first stretch of them.
     arguments, rest = parser.parse_known_args(argv)
@@ -103,7 +173,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
-    command.usage = "polybeast-moe evaluate RUN_DIR|SNAPSHOT ... [options]"
+    command.usage = "%(prog)s [RUN_DIR|SNAPSHOT ...] [options]"
     add = command.add_argument
     add("snapshots", nargs="*", metavar="RUN_DIR|SNAPSHOT", help="a run's newest snapshot, or a certain one")
     add("--episodes", type=int, default=100, metavar="N", help="whole episodes of each (default: 100)")
@@ -120,6 +190,18 @@ def _add_evaluate(command: argparse.ArgumentParser) -> None:
     add("--ablate", action="store_true", help="also what is lost without each; plays 15 times")
 
 
+def _add_watch(command: argparse.ArgumentParser) -> None:
+    command.usage = "%(prog)s [RUN_DIR|SNAPSHOT] [options]"
+    add = command.add_argument
+    add("snapshot", nargs="?", metavar="RUN_DIR|SNAPSHOT", help="whose policy plays, or comments on a replay")
+    add("--seed", type=int, metavar="S", help="games of this evaluation (default: fresh ones)")
+    add("--episode", type=int, default=0, metavar="I", help="which of its episodes comes first (default: 0)")
+    add("--replay", metavar="FILE", help="a stored episode instead")
+    add("--best", metavar="RUN_DIR", help="the stored episodes of a run, the best one first")
+    add("--speed", type=float, default=8.0, metavar="N", help="steps a second at first (default: 8)")
+    add("--greedy", action="store_true", help="take the likeliest action instead of drawing one")
+
+
 def _run(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "train":
@@ -127,36 +209,81 @@ def _run(arguments: argparse.Namespace) -> int:
         case "resume":
             return _resume(arguments.run_dir, arguments.overrides)
         case "report":
-            return _report(Path(arguments.run_dir))
+            return _report([Path(path) for path in arguments.run_dirs], arguments.output)
         case "evaluate":
             return _evaluate(arguments)
-    return _doctor()
+        case "watch":
+            return _watch(arguments)
+        case "control":
+            from polybeast_moe.control.command import control
+
+            return control(Path(arguments.run_dir), arguments.words, as_json=arguments.json, use_inbox=arguments.inbox)
+    return _plan(arguments) if arguments.plan else _doctor(arguments.self_test)
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from polybeast_moe.config_files import load_config
     from polybeast_moe.envs.nle_package import check_nle
-    from polybeast_moe.run_directory import RunDirectory, holds_run
 
     check_nle()
-    config = load_config(arguments.config, arguments.overrides)
+    origin = _origin(arguments)
+    config = load_config(arguments.config, arguments.overrides, origin.config if origin is not None else None)
+    if origin is not None:
+        _refuse_other_network(origin, config)
     if arguments.run_dir == "":
         raise UserError("--run-dir is empty: name a folder, or leave it out")
+    return _with_ranks(lambda ranks: _begin(arguments, config, origin, ranks))
+
+
+def _with_ranks(lead: Callable[[Ranks], int]) -> int:
+    """Trains with the ranks that torchrun has started, if it has; `lead` is what rank 0 does."""
+    from polybeast_moe.learning.distributed import joined
+
+    with joined() as ranks:
+        if ranks.lead:
+            return lead(ranks)
+        from polybeast_moe.follower import follow
+
+        return follow(ranks)
+
+
+def _begin(arguments: argparse.Namespace, config: RunConfig, origin: Origin | None, ranks: Ranks) -> int:
+    """Starts a run, or goes on with it where the arguments allow that."""
+    from polybeast_moe.run_directory import RunDirectory, holds_run
+
     path = arguments.run_dir or config.run_dir
     if arguments.resume_or_start:
         if path is None:
             raise UserError("--resume-or-start needs to know which run: give --run-dir DIR")
         if holds_run(path):
-            return _go_on(path, config, start_without_snapshot=True)
+            return _go_on(path, config, ranks, start_without_snapshot=True)
     path = path or f"runs/{Path(arguments.config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     from polybeast_moe.trainer import train  # before anything is created
 
     with RunDirectory.create(path, config) as run:
         try:
-            return train(config, run, None)
+            return train(config, run, None, origin, ranks)
         except Exception:  # a foreign graph, for example: without a snapshot it is as if it had never been tried
             run.withdraw()
             raise
+
+
+def _origin(arguments: argparse.Namespace) -> Origin | None:
+    path = arguments.origin if arguments.origin is not None else arguments.from_weights
+    if path is None:
+        return None
+    from polybeast_moe.snapshots import Origin
+
+    return Origin.open(Path(path), weights_only=arguments.origin is None)
+
+
+def _refuse_other_network(origin: Origin, config: RunConfig) -> None:
+    from polybeast_moe.config_files import config_of
+    from polybeast_moe.run_directory import refuse_other_network
+
+    place = f"snapshot {origin.snapshot.path}"
+    before = config_of(origin.config, place)
+    refuse_other_network(before, config, place, "in a run that begins with it", "leave it out, or train anew")
 
 
 def _resume(path: str, overrides: Sequence[str]) -> int:
@@ -165,10 +292,10 @@ def _resume(path: str, overrides: Sequence[str]) -> int:
 
     check_nle()
     config = RunDirectory.open(path, lock=False).config(overrides)
-    return _go_on(path, config, start_without_snapshot=False)
+    return _with_ranks(lambda ranks: _go_on(path, config, ranks, start_without_snapshot=False))
 
 
-def _go_on(path: str, config: RunConfig, start_without_snapshot: bool) -> int:
+def _go_on(path: str, config: RunConfig, ranks: Ranks, *, start_without_snapshot: bool) -> int:
     """Continues the run in `path` with `config`, from its newest good snapshot."""
     from polybeast_moe.run_directory import RunDirectory
     from polybeast_moe.snapshots import newest_good
@@ -185,17 +312,29 @@ def _go_on(path: str, config: RunConfig, start_without_snapshot: bool) -> int:
             run.clear_records()
         from polybeast_moe.trainer import train
 
-        return train(config, run, snapshot)
+        return train(config, run, snapshot, ranks=ranks)
 
 
-def _report(path: Path) -> int:
+def _report(paths: Sequence[Path], output: str | None) -> int:
     from polybeast_moe.run_directory import RunDirectory
 
-    RunDirectory.open(path, lock=False)
-    from polybeast_moe.evaluation.report import write_report
+    for path in paths:
+        RunDirectory.open(path, lock=False)
+    if output is not None and len(paths) == 1:
+        raise UserError("--output is for several runs: the report of one goes into its run directory")
+    from polybeast_moe.evaluation.report import write_comparison, write_report
 
-    print(write_report(path))
+    print(write_report(paths[0]) if len(paths) == 1 else write_comparison(paths, Path(output) if output else None))
     return 0
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from polybeast_moe.envs.nle_package import check_nle
+
+    check_nle()
+    from polybeast_moe.evaluation.watch import WatchRequest, run_watch
+
+    return run_watch(WatchRequest(**{key: value for key, value in vars(arguments).items() if key != "command"}))
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -208,9 +347,22 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return run_evaluate(Request(**given))
 
 
-def _doctor() -> int:
-    from polybeast_moe.doctor import findings
+def _plan(arguments: argparse.Namespace) -> int:
+    from polybeast_moe.scaling import MEASURED, GpuCosts, describe, plan_cpu, plan_gpu
 
-    for name, finding in findings():
+    gpus, cores = arguments.plan
+    if gpus < 0 or cores < max(1, gpus):
+        raise UserError(f"--plan {gpus} {cores}: GPUS from 0, CORES at least one and one a GPU")
+    if arguments.gpu_us and min(arguments.gpu_us) <= 0:
+        raise UserError("--gpu-us: microseconds are above 0")
+    gpu = GpuCosts(*arguments.gpu_us) if arguments.gpu_us else None
+    plan = plan_gpu(gpus, cores, MEASURED, gpu) if gpus else plan_cpu(cores, MEASURED)
+    for name, finding in describe(plan, gpu_known=not gpus or gpu is not None):
         print(f"{name:<10}{finding}")
     return 0
+
+
+def _doctor(self_test: bool) -> int:
+    from polybeast_moe.doctor import examine
+
+    return 0 if examine(self_test) else 1

@@ -16,13 +16,15 @@ from polybeast_moe.config import MISFIT, RunConfig
 from polybeast_moe.errors import UserError, nearest
 
 
-def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+def load_config(path: str | Path, overrides: Sequence[str] = (), base: Mapping[str, Any] | None = None) -> RunConfig:
     """Reads and validates a configuration.
 
     Args:
         path: a YAML file, or the name of one that the package brings (`quickstart`).
         overrides: `section.key=value`, the value as YAML; list items by index or, for phases, by name:
             `phases.0.routing=softmax`, `phases.warmup.until.frames=1000`. Later ones win.
+        base: a configuration as `RunConfig.to_plain` gives it, for whatever the file does not say. Phases and
+            targets go together: a file with phases of its own takes no targets from it.
 
     Returns:
         The configuration. A graph file that the package does not bring is named by its absolute path.
@@ -35,10 +37,33 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     if not isinstance(data, dict):
         raise UserError(f"{file}: a configuration is a mapping of sections such as `env:` and `phases:`")
     places = {key: f"{file}:{line}" for key, line in lines.items() if key} | {(): str(file)}
+    data = _laid_over(base or {}, data)
     for override in overrides:
         _apply_override(data, override, places)
     config = _validate(data, places)
     return _with_graph_file(config, near=file.parent, place=_place(("graph", "file"), places))
+
+
+def with_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """Returns a configuration with some values changed.
+
+    Raises:
+        UserError: as `load_config`.
+    """
+    data = config.to_plain()
+    places: dict[yaml_text.Path, str] = {(): "the run's configuration"}
+    for override in overrides:
+        _apply_override(data, override, places)
+    return _validate(data, places)
+
+
+def config_of(plain: dict[str, Any], place: str) -> RunConfig:
+    """Returns the configuration that `RunConfig.to_plain` gave.
+
+    Raises:
+        UserError: it is none of this version; the message begins with `place`.
+    """
+    return _validate(plain, {(): place})
 
 
 def bundled_configs() -> Path:
@@ -110,6 +135,19 @@ def _with_graph_file(config: RunConfig, near: Path, place: str) -> RunConfig:
         return config
     graph = config.graph.model_copy(update={"file": str(found.resolve())})
     return config.model_copy(update={"graph": graph})
+
+
+def _laid_over(base: Mapping[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """Returns `data` with what it lacks from `base`, sections taken apart, lists whole."""
+    rest = {key: value for key, value in base.items() if not (key == "targets" and "phases" in data)}
+    merged = {**rest, **data}
+    for key, value in data.items():
+        below = rest.get(key)
+        if isinstance(value, dict) and isinstance(below, dict) and key != "targets":
+            merged[key] = _laid_over(below, value)
+        elif value is None and isinstance(below, dict):  # a section that the file leaves empty
+            merged[key] = below
+    return merged
 
 
 # Overrides.

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from polybeast_moe import snapshots, yaml_text
 from polybeast_moe.config import RunConfig
@@ -94,19 +94,21 @@ class RunDirectory:
         aside.replace(self.config_file)
         sync_directory(self.path)
 
+    def changes(self, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+        """Returns the keys in which `config` differs from the run's `config.yaml`, with old and new value."""
+        before, after = _flat(self.config().to_plain()), _flat(config.to_plain())
+        keys = [*after, *(key for key in before if key not in after)]
+        return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
+
     def refuse_other_network(self, config: RunConfig) -> None:
         """Checks that `config` describes the network that this run's snapshots hold.
 
         Raises:
             UserError: it changes a key that weights or the optimiser's state depend on.
         """
-        before, after = _what_weights_depend_on(self.config()), _what_weights_depend_on(config)
-        for key, value in after.items():
-            if value != before[key]:
-                raise UserError(
-                    f"run directory {self.path}: {key} cannot change in a run that has begun "
-                    f"(it is {before[key]!r}, asked for {value!r}); start a new run instead"
-                )
+        refuse_other_network(
+            self.config(), config, f"run directory {self.path}", "in a run that has begun", "start a new run instead"
+        )
 
     def clear_records(self) -> None:
         """Removes what a run wrote before its first snapshot, so that it can begin again in the same directory."""
@@ -164,6 +166,33 @@ class RunDirectory:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         self._lock = lock
+
+
+def refuse_other_network(before: RunConfig, config: RunConfig, place: str, when: str, way_out: str) -> None:
+    """Checks that `config` describes the same network as `before`.
+
+    Raises:
+        UserError: it changes a key that weights or the optimiser's state depend on.
+    """
+    known = _what_weights_depend_on(before)
+    for key, value in _what_weights_depend_on(config).items():
+        if value != known.get(key):
+            raise UserError(
+                f"{place}: {key} cannot change {when} (it is {known.get(key)!r}, asked for {value!r}); {way_out}"
+            )
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Returns the values of nested mappings and lists by dotted key, items by their name where they have one."""
+    if isinstance(value, dict):
+        items = list(value.items())
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        items = [(item.get("name", index), item) for index, item in enumerate(value)]
+    else:
+        return {path: value}
+    return {
+        key: leaf for name, inner in items for key, leaf in _flat(inner, f"{path}.{name}" if path else name).items()
+    }
 
 
 def _what_weights_depend_on(config: RunConfig) -> dict[str, object]:

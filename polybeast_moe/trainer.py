@@ -2,73 +2,97 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import shutil
 import statistics
-import tempfile
 import time
+from concurrent.futures import Future
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 
+from polybeast_moe import resuming
 from polybeast_moe.config import RunConfig
-from polybeast_moe.config_files import resolve_data_file
+from polybeast_moe.control.desk import Desk
+from polybeast_moe.control.server import ControlServer
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
-from polybeast_moe.errors import RunFailed, UserError
+from polybeast_moe.errors import RunFailed
+from polybeast_moe.evaluation.held_out import HeldOutEvaluation
 from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
-from polybeast_moe.graph import KnowledgeGraph, load_graph
-from polybeast_moe.learning.learner import Learner, UpdateReport
-from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, advance, phase_progress
+from polybeast_moe.graph.configured import configured_graph
+from polybeast_moe.learning import operator
+from polybeast_moe.learning.crew import Begin, Crew
+from polybeast_moe.learning.distributed import ALONE, Ranks
+from polybeast_moe.learning.learner import Learner, SkippedUpdates
+from polybeast_moe.learning.phases import (
+    ControllerState,
+    Counters,
+    PhaseEvent,
+    Settings,
+    advance,
+    phase_progress,
+    run_progress,
+)
 from polybeast_moe.models import build_policy
-from polybeast_moe.monitoring.console import Console, Status
+from polybeast_moe.monitoring.console import Console
+from polybeast_moe.monitoring.make import make_sinks
 from polybeast_moe.monitoring.metrics import MetricsWindow
 from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
-from polybeast_moe.monitoring.sinks import CsvSink, Sink, Sinks
+from polybeast_moe.monitoring.sinks import Sinks
+from polybeast_moe.monitoring.status import Status
 from polybeast_moe.ops.backends import select_mixture
 from polybeast_moe.run_directory import RunDirectory
-from polybeast_moe.runtime.asynchronous import AsynchronousRuntime
 from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.defaults import with_defaults
-from polybeast_moe.runtime.inline import InlineRuntime
+from polybeast_moe.runtime.games_folder import make_games_folder
+from polybeast_moe.runtime.make import make_runtime
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process
 from polybeast_moe.runtime.rollouts import Rollout, make_batch
-from polybeast_moe.snapshots import Snapshot, load, prune, save
+from polybeast_moe.snapshots import Origin, Snapshot, SnapshotWriter, load
+from polybeast_moe.snapshots.randomness import random_states, seed_all
 
-_GAMES_PREFIX = "polybeast-moe-"
-_GIVE_UP_AFTER_SKIPPED = 100  # updates in a row
+_PAUSE_SECONDS = 0.05  # between looks at what operators want, while paused
 
 
-def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None) -> int:
-    """Trains until the last phase ends or a signal asks to stop; returns the exit code (128 + the signal's number).
+def train(
+    config: RunConfig,
+    run_dir: RunDirectory,
+    resume: Path | None = None,
+    origin: Origin | None = None,
+    ranks: Ranks = ALONE,
+) -> int:
+    """Trains until the last phase ends or somebody asks to stop; returns the exit code (see `StopRequests`).
 
-    `resume` is the snapshot to go on from.
+    `resume` is the snapshot to go on from, `origin` the one that a new run begins with. With several `ranks` this is
+    rank 0, and the others are in `follower.follow`.
     """
     keep_freed_memory()
     name_process("pbm-learner-0")
-    torch.set_num_threads(with_defaults(config.runtime, usable_cores()).threads or 1)
+    torch.set_num_threads(with_defaults(config.runtime, ranks.cores(usable_cores())).threads or 1)
     package = check_nle()
+    crew = Crew(ranks, config.distributed.patience)
+    crew.begin(Begin(config, str(run_dir.log)))
     snapshot = load(resume) if resume is not None else None
-    games, lock = _make_games_directory()
+    games, lock = make_games_folder()
     try:
         with StopRequests() as stop, Console() as console:
-            trainer = Trainer(config, run_dir, package, games, console, snapshot)
+            trainer = Trainer(config, run_dir, package, games, console, snapshot, origin, crew)
             try:
                 trainer.run(stop)
+                crew.end()
             finally:
                 trainer.close()
             if not stop():
-                _measure_random_policy(config, package, games, run_dir.path, console, stop)
+                measure_random_policy(config, package, games, run_dir.path, console.log, stop)
     finally:
         shutil.rmtree(games, ignore_errors=True)
         lock.close()
     if stop():
-        print(f"Stopped by a signal. Go on with: polybeast-moe resume {run_dir.path}")
-        return 128 + (stop.signal_number or 0)
+        print(f"Stopped {stop.reason}. Go on with: polybeast-moe resume {run_dir.path}")
+        return stop.exit_code
     try:
         print_phase_table(phase_table(run_dir.path))
         print(f"Report: {write_report(run_dir.path)}")
@@ -88,94 +112,191 @@ class Trainer:
         games: Path,
         console: Console,
         snapshot: Snapshot | None = None,
+        origin: Origin | None = None,
+        crew: Crew | None = None,
     ) -> None:
-        """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from."""
-        self._config = config.model_copy(update={"runtime": with_defaults(config.runtime, usable_cores())})
+        """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from.
+
+        A new run may begin with the weights, or the whole state, of an `origin`.
+        """
+        self._crew = crew or Crew(ALONE, config.distributed.patience)
+        ranks = self._crew.ranks
+        runtime = with_defaults(config.runtime, ranks.cores(usable_cores()))
+        self._config = config.model_copy(update={"runtime": runtime})
         self._given = config
         self._run_dir = run_dir
         self._console = console
         self._counters = Counters()
         self._controller = ControllerState()
         self._starts = 0
-        self._skipped_in_a_row = 0
+        self._skips = SkippedUpdates(console.log)
         self._began = time.monotonic()
         self._meter = ProcessMeter()
         self._last_row: dict[str, Any] = {}
         self._row_at = self._snapshot_at = self._began
 
-        torch.manual_seed(config.seed)
-        graph = _load_graph(config)
+        seed_all(config.seed)
+        graph = configured_graph(config)
+        self._graph_hash = graph.hash if graph is not None else None
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
         select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
-        self._learner = Learner(self._policy, config.learner)
+        self._learner = Learner(self._policy, config.learner, ranks, experts=len(config.policy.expert_names))
         self._window = MetricsWindow(config.policy.expert_names)
-        self._sinks = Sinks(_sinks(config, run_dir.path), console.log)
+        self._sinks = Sinks(make_sinks(config, run_dir.path), console.log)
+        self._snapshots = SnapshotWriter(
+            run_dir.snapshots,
+            keep_last=config.snapshots.keep_last,
+            keep_every=config.snapshots.keep_every,
+            before=(run_dir.metrics, run_dir.episodes, run_dir.phases),
+            log=console.log,
+        )
+        self._held_out = HeldOutEvaluation(config.evaluation, usable_cores(), run_dir.log, console.log)
+        self._held_out_figures: dict[str, float] = {}
         if snapshot is not None:
             self._restore(snapshot)
+        elif origin is not None:
+            self._begin_with(origin)
+        self._crew.share(self._policy, self._learner, self._starts, snapshot.state if snapshot is not None else {})
         self._runtime = self._make_runtime(package, games)
         if snapshot is not None:
-            self._runtime.restore(snapshot.state["runtime"])
+            self._began += resuming.restore_games(self._runtime, snapshot, console.log)
         self._busy = self._runtime.busy_seconds()
+        self._desk = Desk(ControlServer(run_dir.path, games, console.log), self, config)
 
     def run(self, stop: StopRequests) -> None:
         """Trains until the curriculum ends or `stop` is asked for; the last act is a snapshot."""
-        settings = self._advance({})
-        self._tell_runtime(settings)
-        self._wait_for_start_up(stop)
+        self._stop = stop
+        self._settings = self._advance({})
+        self._tell_runtime()
+        self._crew.tell(self._settings, self._controller.finished)
+        self._wait_for_start_up()
         while not self._controller.finished and not stop():
-            self._tell_runtime(settings)
-            rollouts = self._runtime.collect(stop)
-            if rollouts is None:
-                break
-            diagnostics = self._learn(rollouts, settings)
-            before, settings = settings, self._advance(diagnostics)
-            phase_ended = settings.phase != before.phase or self._controller.finished
-            self._report(before, due=phase_ended)
-            if phase_ended:
-                self._save("phase_end")
-            elif time.monotonic() - self._snapshot_at >= self._config.snapshots.every_seconds:
-                self._save("periodic")
+            self._desk.serve()
+            self._look_after_others()
+            if self._desk.paused:
+                self._stand_still()
+            elif (rollouts := self._crew.collect(self._runtime, self._interrupted)) is not None:
+                self._update(rollouts)
         if stop():
             self._console.log("stopping: a snapshot is taken; a second signal would end the run without it")
-            self._report(settings, due=self._window.frames > 0)
-            self._save("signal")
+            self.take_snapshot("signal")  # before the row below, which a resumed run writes as part of a longer one
+            self._report(self._settings, due=self._window.frames > 0)
 
-    def _wait_for_start_up(self, stop: StopRequests) -> None:
+    def _update(self, rollouts: list[Rollout]) -> None:
+        """Learns from rollouts, and does what is due then: metrics, the next settings, a snapshot."""
+        before = self._settings
+        diagnostics = self._learn(rollouts, before)
+        self._crew.pass_on_stop(self._stop)
+        if diagnostics is None:
+            return
+        self._settings = self._advance(diagnostics)
+        self._tell_runtime()
+        self._crew.tell(self._settings, self._controller.finished)
+        phase_ended = self._settings.phase != before.phase or self._controller.finished
+        self._report(before, due=phase_ended)
+        if phase_ended:
+            self.take_snapshot("phase_end")
+        elif time.monotonic() - self._snapshot_at >= self._config.snapshots.every_seconds and not self._snapshots.busy:
+            self.take_snapshot("periodic")
+
+    def _look_after_others(self) -> None:
+        """Takes note of snapshots that were written and evaluations that have ended."""
+        self._snapshots.look()
+        self._held_out_figures |= self._held_out.look(self._snapshots.newest)
+        self._snapshots.kept = self._held_out.kept
+
+    def _interrupted(self) -> bool:
+        """Obeys operators while rollouts are collected; whether that must end."""
+        self._desk.serve()
+        return self._stop() or self._desk.paused or self._controller.finished
+
+    def _stand_still(self) -> None:
+        """Passes a moment of a pause. The run's clock stands still meanwhile."""
+        began = time.monotonic()
+        self._runtime.rest(_PAUSE_SECONDS)
+        self._crew.rest()
+        paused = time.monotonic() - began
+        self._began += paused
+        self._row_at += paused
+        self._console.update(self._status(self._settings, time.monotonic()))
+
+    def _wait_for_start_up(self) -> None:
         """Starts games and processes; the run's clock stands still meanwhile."""
         began = time.monotonic()
-        self._runtime.start(stop)
+        self._runtime.start(self._interrupted)
         waited = time.monotonic() - began
         self._began += waited
         self._row_at = self._snapshot_at = time.monotonic()
+        self._busy = self._runtime.busy_seconds()
 
     def close(self) -> None:
-        """Ends the games and closes every file."""
+        """Ends the games, writes what is still to be written and closes every file."""
+        self._desk.close()
         self._runtime.close()
+        self._held_out.close()
+        self._snapshots.close()
         self._sinks.close()
 
+    # What operators ask for (`control.desk.Controlled`).
+
+    def status(self) -> dict[str, Any]:
+        """Returns where the run stands, as JSON holds it."""
+        newest = self._snapshots.newest
+        status = asdict(self._status(self._settings, time.monotonic()))
+        return status | {
+            "stopping": self._stop(),
+            "holds": operator.as_shown(self._controller.holds),
+            "updates": self._counters.updates,
+            "actors": self._runtime.actors,
+            "restarts": self._runtime.restarts,
+            "fatal_games": self._runtime.fatal_games,
+            "snapshot": str(newest) if newest is not None else None,
+            "snapshot_wait_seconds": self._snapshots.waited_seconds,
+        }
+
+    def let_play(self, on: bool) -> None:
+        """Lets the games go on, or stops them."""
+        self._runtime.pause(not on)
+        self._console.log("going on" if on else "paused by an operator")
+
+    def stop(self) -> None:
+        """Ends the run after a snapshot."""
+        self._stop.ask()
+
+    def change(self, changer: operator.Changer) -> None:
+        """Changes what the phase controller decides; the next inference and the next update know it."""
+        before = self._settings
+        self._controller, self._settings, events = changer(self._config.phases, self._controller, self._counters)
+        self._keep_events(events)
+        self._tell_runtime()
+        if self._settings.phase != before.phase or self._controller.finished:
+            self._report(before, due=self._window.frames > 0)
+            self.take_snapshot("phase_end")
+
     def _make_runtime(self, package: NlePackage, games: Path) -> Runtime:
-        first_episode = self._starts << 40  # every start of the run numbers its episodes anew: no seed comes twice
-        if self._config.runtime.mode == "inline":
-            return InlineRuntime(self._config, self._policy, package, games, first_episode=first_episode)
-        return AsynchronousRuntime(
+        return make_runtime(
             self._config,
             self._policy,
             package,
             games,
-            first_episode=first_episode,
+            starts=self._starts,
             log_path=self._run_dir.log,
             log=self._console.log,
         )
 
-    def _learn(self, rollouts: list[Rollout], settings: Settings) -> dict[str, float]:
-        """One update: consumes the rollouts, counts their frames and episodes."""
+    def _learn(self, rollouts: list[Rollout], settings: Settings) -> dict[str, float] | None:
+        """One update: consumes the rollouts of all ranks, counts their frames and episodes; None: nobody had any."""
         began = time.perf_counter()
-        batch = make_batch(rollouts)
+        batch = make_batch(rollouts) if rollouts else None
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
         self._runtime.give_back(rollouts)
-        report = self._learner.update(batch, settings)
-        self._watch(report)
-        frames = batch.steps * batch.games
+        seen = self._crew.update(self._learner, batch, episodes, settings)
+        if seen is None:
+            return None
+        frames, report, episodes = seen.frames, seen.report, seen.episodes
+        for line in seen.messages:
+            self._console.log(line)
+        self._skips.look(report.applied, self._counters.updates + 1)
         number = self._counters.episodes
         self._counters = Counters(self._counters.frames + frames, number + len(episodes), self._counters.updates + 1)
         for episode in episodes:
@@ -195,28 +316,13 @@ class Trainer:
         self._busy = busy
         return report.diagnostics
 
-    def _watch(self, report: UpdateReport) -> None:
-        """Tells of an update that was skipped; gives up after too many in a row."""
-        self._skipped_in_a_row = 0 if report.applied else self._skipped_in_a_row + 1
-        if not report.applied:
-            self._console.log(f"update {self._counters.updates + 1} skipped: its loss or gradient was not finite")
-        if self._skipped_in_a_row == _GIVE_UP_AFTER_SKIPPED:
-            raise RunFailed(
-                f"{_GIVE_UP_AFTER_SKIPPED} updates in a row had no finite gradient: lower learning_rate and resume "
-                "from a snapshot before that"
-            )
-
     def _advance(self, metrics: dict[str, float]) -> Settings:
         """Asks the phase controller for the settings of the next update and keeps its events."""
-        self._controller, settings, events = advance(
-            self._config.phases, self._controller, self._counters, {**metrics, **self._episode_metrics()}
-        )
+        scores = self._window.scores
+        known = {**metrics, "mean_episode_score": statistics.fmean(scores)} if scores else metrics
+        self._controller, settings, events = advance(self._config.phases, self._controller, self._counters, known)
         self._keep_events(events)
         return settings
-
-    def _episode_metrics(self) -> dict[str, float]:
-        scores = self._window.scores
-        return {"mean_episode_score": statistics.fmean(scores)} if scores else {}
 
     def _keep_events(self, events: list[PhaseEvent]) -> None:
         for event in events:
@@ -224,11 +330,11 @@ class Trainer:
             if event.key == "phase":
                 self._console.log(f"phase {event.new} begins at {event.frames:,} frames, {event.episodes:,} episodes")
 
-    def _tell_runtime(self, settings: Settings) -> None:
+    def _tell_runtime(self) -> None:
         self._runtime.set_control(
-            phase=settings.phase_index,
-            routing=settings.routing,
-            temperature=settings.temperature,
+            phase=self._settings.phase_index,
+            routing=self._settings.routing,
+            temperature=self._settings.temperature,
             policy_version=self._learner.version,
         )
 
@@ -237,7 +343,10 @@ class Trainer:
         now = time.monotonic()
         if due or now - self._row_at >= self._config.monitoring.every_seconds:
             self._row_at = now
-            self._last_row = self._window.row(updates=self._counters.updates, **self._standing(settings, now))
+            health = {"memory_bytes": self._meter.family_bytes(), "restarts": self._runtime.restarts}
+            standing = {**self._standing(settings, now), **health, **self._held_out_figures}
+            self._last_row = self._window.row(updates=self._counters.updates, **standing)
+            self._held_out_figures = {}
             self._sinks.metrics(self._last_row)
         self._console.update(self._status(settings, now))
 
@@ -256,32 +365,24 @@ class Trainer:
     def _status(self, settings: Settings, now: float) -> Status:
         scores = self._window.scores
         row = {**self._last_row, **self._standing(settings, now)}
-        phase_fraction = phase_progress(self._config.phases, self._controller, self._counters)
         return Status.from_row(
             row,
             self._config.policy.expert_names,
-            fraction=_run_progress(self._config, self._counters, settings.phase_index, phase_fraction),
-            phase_fraction=phase_fraction,
+            fraction=run_progress(self._config.phases, self._controller, self._counters),
+            phase_fraction=phase_progress(self._config.phases, self._controller, self._counters),
             median_score=statistics.median(scores) if scores else None,
-            memory_bytes=self._meter.read().rss_bytes,
-            snapshot_age_seconds=now - self._snapshot_at,
+            median_return=statistics.median(self._window.returns) if scores else None,
+            parts_take_turns=self._config.runtime.mode == "inline",
+            snapshot_age_seconds=now - self._snapshots.newest_at if self._snapshots.newest_at is not None else None,
         )
 
-    def _save(self, kind: str) -> None:
-        """Writes a snapshot and prunes old ones. A full disk costs the snapshot, not the run."""
-        root = self._run_dir.snapshots
-        try:
-            save(
-                root,
-                self._counters.frames,
-                self._policy.state_dict(),
-                self._learner.optimizer_state(),
-                self._state(kind),
-            )
-            prune(root, self._config.snapshots.keep_last)
-        except OSError as error:
-            self._console.log(f"no snapshot: {error}; the ones before stand, the next try is in due time")
+    def take_snapshot(self, kind: str) -> Future[Path]:
+        """Has a snapshot written and old ones pruned. A full disk costs the snapshot, not the run."""
         self._snapshot_at = time.monotonic()
+        state = self._state(kind)
+        return self._snapshots.take(
+            self._counters.frames, self._policy.state_dict(), self._learner.optimizer_state(), state
+        )
 
     def _state(self, kind: str) -> dict[str, Any]:
         return {
@@ -294,76 +395,41 @@ class Trainer:
             "sinks": self._sinks.state(),
             "starts": self._starts,
             "runtime": self._runtime.state(),
-            "torch_random_state": torch.get_rng_state().numpy().tobytes().hex(),
+            "random": random_states(),
+            "ranks": self._crew.states(self._policy),
+            "graph": self._graph_hash,
+            "held_out": self._held_out.state(),
             "config": self._config.to_plain(),
         }
 
     def _restore(self, snapshot: Snapshot) -> None:
-        state = snapshot.state
-        try:
-            self._policy.load_state_dict(snapshot.weights)
-        except RuntimeError as error:  # a graph of other nodes under the same name, for example
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"snapshot {snapshot.path}: its weights are of another network: {reason}") from None
-        self._learner.restore(snapshot.optimizer, state["policy_version"])
-        self._counters = Counters(**state["counters"])
-        self._controller = ControllerState.from_dict(state["controller"])
-        advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum that lost its phase
-        self._window.restore(state["metrics_window"])
-        self._sinks.restore(state["sinks"])  # refuses files that cannot be cut back; from here on nothing is refused
+        """Goes on with this run where its snapshot was taken."""
+        self._take_over(snapshot)
+        with resuming.well_formed(snapshot):
+            state = snapshot.state
+            advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum without its phase
+            self._starts = state["starts"] + 1
+            self._began = time.monotonic() - state["wall_seconds"]
+            self._snapshots.go_on(snapshot)
+            if "held_out" in state:
+                self._held_out.restore(state["held_out"])
+            self._sinks.restore(state["sinks"])  # refuses files that cannot be cut back; nothing is refused after it
+        resuming.tell_of_other_versions(snapshot, self._console.log)
+        changes = self._run_dir.changes(self._given)
+        self._keep_events(operator.override_events(changes, self._controller, self._counters))
         self._run_dir.write_config(self._given)
-        self._starts = state["starts"] + 1
-        self._began = time.monotonic() - state["wall_seconds"]
-        torch.set_rng_state(torch.frombuffer(bytearray.fromhex(state["torch_random_state"]), dtype=torch.uint8))
 
+    def _begin_with(self, origin: Origin) -> None:
+        """Makes a new run the continuation of another one's snapshot, or begins it with its weights."""
+        events: list[PhaseEvent] = []
+        if origin.weights_only:
+            resuming.restore_weights(self._policy, origin.snapshot, self._graph_hash)
+        else:
+            self._take_over(origin.snapshot)
+            self._controller, events = operator.change_curriculum(self._controller, self._config.phases, self._counters)
+        self._keep_events([operator.origin_event(origin.describe(), self._counters), *events])
 
-def _measure_random_policy(
-    config: RunConfig, package: NlePackage, games: Path, run_dir: Path, console: Console, stop: StopRequests
-) -> None:
-    try:
-        measure_random_policy(config, package, games, run_dir, console.log, stop)
-    except OSError as error:
-        console.log(f"no random policy to compare with: {error}")
-
-
-def _load_graph(config: RunConfig) -> KnowledgeGraph | None:
-    return load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
-
-
-def _sinks(config: RunConfig, run_dir: Path) -> list[Sink]:
-    sinks: list[Sink] = [CsvSink(run_dir, config.policy.expert_names)]
-    if config.monitoring.tensorboard:
-        from polybeast_moe.monitoring.tensorboard import TensorBoardSink  # slow to import
-
-        sinks.append(TensorBoardSink(run_dir, config.policy.expert_names))
-    return sinks
-
-
-def _run_progress(config: RunConfig, counters: Counters, phase_index: int, phase_fraction: float) -> float:
-    """Returns how far the whole run has come, in [0, 1]: by its last total, or by phases where that is a metric."""
-    until = config.phases[-1].until
-    if until.frames is not None:
-        return min(1.0, counters.frames / until.frames)
-    if until.episodes is not None:
-        return min(1.0, counters.episodes / until.episodes)
-    return (phase_index + phase_fraction) / len(config.phases)
-
-
-def _make_games_directory() -> tuple[Path, IO[bytes]]:
-    """Makes an empty folder for the games' files, and sweeps those that killed runs have left.
-
-    A folder is in use as long as somebody holds the lock on the file inside it, which the kernel releases with the
-    process.
-    """
-    root = Path(tempfile.gettempdir())
-    for leftover in root.glob(f"{_GAMES_PREFIX}*"):
-        with contextlib.suppress(OSError), (leftover / "lock").open("rb") as its_lock:
-            fcntl.flock(its_lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(leftover, ignore_errors=True)
-    try:
-        directory = Path(tempfile.mkdtemp(prefix=_GAMES_PREFIX))
-        lock = (directory / "lock").open("wb")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:
-        raise UserError(f"{root}: the games' folder cannot be made: {error.strerror}; set TMPDIR") from None
-    return directory, lock
+    def _take_over(self, snapshot: Snapshot) -> None:
+        self._counters, self._controller = resuming.take_over(
+            snapshot, self._policy, self._graph_hash, self._learner, self._window
+        )

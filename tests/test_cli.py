@@ -95,7 +95,7 @@ def test_the_default_run_directory_is_named_after_the_configuration(here, traine
         (["resume", "nowhere"], "run directory nowhere: does not exist"),
         (["resume", "."], "holds no run (no config.yaml)"),
         (["report", "nowhere"], "run directory nowhere: does not exist"),
-        (["report", "my.yaml", "seed=1"], "unknown argument 'seed=1'"),
+        (["doctor", "seed=1"], "unknown argument 'seed=1'"),
         (["train", "my.yaml", "--run-dir", "my.yaml"], "my.yaml: is a file"),
     ],
 )
@@ -211,18 +211,21 @@ def test_report_prints_where_it_is(here, trainer, capsys, monkeypatch):
     cli.main(["train", "my.yaml", "--run-dir", "x"])
     stand_in = types.ModuleType("polybeast_moe.evaluation.report")
     stand_in.write_report = lambda path: path / "report" / "index.html"
+    stand_in.write_comparison = None
     monkeypatch.setitem(sys.modules, "polybeast_moe.evaluation.report", stand_in)
     assert cli.main(["report", "x"]) == 0
     assert capsys.readouterr().out == "x/report/index.html\n"
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["resume"], ["report"], ["doctor"]])
-def test_help_fits_a_screen_and_shows_an_example(command, capsys):
+@pytest.mark.parametrize("command", [[], ["train"], ["resume"], ["control"], ["report"], ["evaluate"], ["doctor"]])
+def test_help_fits_a_screen_and_shows_an_example(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as exit_:
         cli.main([*command, "--help"])
     assert exit_.value.code == 0
     text = capsys.readouterr().out
     assert len(text.splitlines()) <= 24
+    assert max(map(len, text.splitlines())) <= 80
     assert "example" in text
     assert "polybeast-moe " in text.split("example")[1]
 
@@ -244,10 +247,22 @@ def test_the_command_line_starts_without_heavy_imports():
     assert json.loads(done.stdout.splitlines()[-1]) == []
 
 
-def test_doctor_names_what_matters(capsys):
-    assert cli.main(["doctor"]) == 0
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
-    assert names[:6] == ["python", "torch", "nle", "cores", "defaults", "memory"]
+def test_a_shell_completes_commands_options_and_folders(here):
+    """Bash itself is asked what it would offer."""
+    (here / "runs" / "first").mkdir(parents=True)
+    script = f"""
+        source <({sys.executable} -m polybeast_moe --print-completion bash)
+        offer() {{
+            COMP_WORDS=("$@") COMP_CWORD=$(($# - 1)) COMPREPLY=()
+            _shtab_polybeast_moe polybeast-moe "${{!#}}" ""
+            echo "${{COMPREPLY[@]}}"
+        }}
+        offer polybeast-moe ev
+        offer polybeast-moe train --res
+        offer polybeast-moe resume run
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:3] == ["evaluate", "--resume-or-start", "runs"], done
 
 
 def test_the_module_is_the_command():

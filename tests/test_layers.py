@@ -21,14 +21,24 @@ ROOT = PACKAGE.parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"doctor", "trainer", "evaluation", "run_directory"},
-    {"runtime", "learning", "snapshots", "monitoring"},
+    {"doctor", "trainer", "follower", "resuming", "scaling", "evaluation", "run_directory"},
+    {"runtime", "learning", "snapshots", "monitoring", "control"},
     {"models"},
     {"ops", "graph", "envs"},
     {"config", "config_files", "errors", "yaml_text", "_C", ""},
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-PURE = ("models", "ops", "learning.phases", "learning.schedules", "learning.losses")
+PURE = (
+    "models",
+    "ops",
+    "learning.phases",
+    "learning.holds",
+    "learning.operator",
+    "learning.schedules",
+    "learning.losses",
+    "learning.objective",
+    "learning.temperature",
+)
 IMPURE = {"subprocess", "multiprocessing", "threading", "signal", "socket", "time", "datetime", "random", "tempfile"}
 IMPURE |= {"shutil", "pathlib", "io", "psutil", "logging", "fcntl", "mmap"}
 
@@ -123,7 +133,7 @@ def test_importing_costs_no_heavy_library(module: str) -> None:
 
 def test_only_the_command_line_and_child_processes_read_arguments() -> None:
     readers = {name for name, path in MODULES.items() if re.search(r"\bargv\b|argparse", path.read_text())}
-    assert readers <= {"cli", "runtime.policy_worker"}
+    assert readers <= {"cli", "runtime.policy_worker", "evaluation.held_out"}
 
 
 def test_only_the_distributed_learner_reads_the_launchers_variables() -> None:

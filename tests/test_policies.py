@@ -1,17 +1,21 @@
-"""Every kind of policy trains: the optional encoders, many experts, one expert, a policy of the user's own."""
+"""Every kind of policy trains: the optional encoders, many experts, one expert, a policy of the user's own, the
+reference project's graph.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
+import re
 from pathlib import Path
 
 import pytest
-from torch import nn
 
 from polybeast_moe import trainer
-from polybeast_moe.models.policy import GraphMoEPolicy
+from polybeast_moe.config import RunConfig
 from polybeast_moe.run_directory import RunDirectory
+from polybeast_moe.snapshots import load
+from polybeast_moe.snapshots.directory import all_snapshots
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -19,13 +23,8 @@ SHORT = ("phases.warmup.until.frames=96", "phases.transition.until.frames=192", 
 MANY = f"policy.experts=[{', '.join(f'expert_{i}' for i in range(64))}]"
 
 
-class DeepValue(GraphMoEPolicy):
-    """The example of docs/policy.md."""
-
-    def __init__(self, config, graph, *, num_actions):
-        super().__init__(config, graph, num_actions=num_actions)
-        features = self.value.in_features
-        self.value = nn.Sequential(nn.Linear(features, 128), nn.ReLU(), nn.Linear(128, 1))
+ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = ROOT.parent / "shared" / "data" / "hypergraph_gat_structure.json"
 
 
 @pytest.mark.parametrize(
@@ -35,16 +34,38 @@ class DeepValue(GraphMoEPolicy):
         ("policy.lstm=8", "env.store_inventory=true", "policy.inventory=true", "env.max_episode_steps=9"),
         (MANY, "policy.expert_execution=sparse"),
         ("policy.single_expert=equal_parameters",),
-        (f"policy.class={__name__}.DeepValue",),
     ],
-    ids=["map and inventory", "recurrent, truncated", "64 experts", "one expert", "own class"],
+    ids=["map and inventory", "recurrent, truncated", "64 experts", "one expert"],
 )
 def test_it_trains(make_config, tmp_path: Path, monkeypatch, overrides: tuple[str, ...]) -> None:
     monkeypatch.setattr(trainer, "write_report", lambda path: path)
-    config = make_config(*SHORT, *overrides)
-    with RunDirectory.create(tmp_path / "run", config) as run:
+    train_and_look(make_config(*SHORT, *overrides), tmp_path / "run")
+
+
+def test_the_documented_policy_of_ones_own_trains(make_config, tmp_path: Path, monkeypatch) -> None:
+    """The class as docs/policy.md prints it, with the imports that the page gives it."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "policy.md").read_text(), re.DOTALL)
+    (example,) = [block for block in blocks if "class DeepValue" in block]
+    (tmp_path / "deep_value.py").write_text(example)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(trainer, "write_report", lambda path: path)
+    train_and_look(make_config(*SHORT, "policy.class=deep_value.DeepValue"), tmp_path / "run")
+    weights = load(all_snapshots(tmp_path / "run" / "snapshots")[-1]).weights
+    assert weights["value.0.weight"].shape[0] == 128
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="the reference graph is not here")
+def test_the_reference_graph_trains(make_config, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(trainer, "write_report", lambda path: path)
+    train_and_look(make_config(*SHORT, f"graph.file={REFERENCE}"), tmp_path / "run")
+    weights = load(all_snapshots(tmp_path / "run" / "snapshots")[-1]).weights
+    assert weights["graph.attention.identity"].shape[0] == 527
+
+
+def train_and_look(config: RunConfig, path: Path) -> None:
+    with RunDirectory.create(path, config) as run:
         assert trainer.train(config, run) == 0
-    with (tmp_path / "run" / "metrics.csv").open() as file:
+    with (path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert int(rows[-1]["frames"]) == 192
     shares = [float(rows[-1][f"expert_{name}_share"]) for name in config.policy.expert_names]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <stdexcept>
 #include <string>
 
 namespace pbm::actor {
@@ -12,7 +13,7 @@ constexpr int kLongestSleep = 200;  // ms: a bell that was lost with a dying pro
 }  // namespace
 
 Actor::Actor(shm::Region& region, std::size_t index, const std::filesystem::path& directory,
-             std::uint64_t first_episode)
+             std::uint64_t first_episode, std::size_t keep_actions)
     : region_(region), index_(index) {
   const auto library = nethack::LibraryFile::open(region.game().library);
   const std::size_t games = region.spec().rollout.games;
@@ -21,8 +22,21 @@ Actor::Actor(shm::Region& region, std::size_t index, const std::filesystem::path
     seats_.push_back(Seat{.number = number,
                           .generation = shm::load(region.group(number)).generation,
                           .group = Group(library, region.game(), directory, region.layout(), region.spec().run_seed,
-                                         number * games, first_episode)});
+                                         number * games, first_episode, keep_actions)});
   }
+}
+
+std::vector<std::vector<Standing>> Actor::standing() const {
+  std::vector<std::vector<Standing>> all;
+  for (const Seat& seat : seats_) all.push_back(seat.group.standing());
+  return all;
+}
+
+std::size_t Actor::restore(const std::vector<std::vector<Standing>>& standing) {
+  if (standing.size() != seats_.size()) throw std::invalid_argument("a standing for every group, no more and no less");
+  std::size_t begin_anew = 0;
+  for (std::size_t i = 0; i < seats_.size(); ++i) begin_anew += seats_[i].group.restore(standing[i]);
+  return begin_anew;
 }
 
 bool Actor::run_once() {

@@ -15,8 +15,13 @@ namespace pbm::actor {
 class Actor {
  public:
   // Plays the groups of actor `index`. `first_episode` numbers its games' next episodes; an actor that replaces a dead
-  // one begins beyond what that one can have played. Their files go under `directory`.
-  Actor(shm::Region& region, std::size_t index, const std::filesystem::path& directory, std::uint64_t first_episode);
+  // one begins beyond what that one can have played. Their files go under `directory`. `keep_actions`: see Group.
+  Actor(shm::Region& region, std::size_t index, const std::filesystem::path& directory, std::uint64_t first_episode,
+        std::size_t keep_actions = 0);
+
+  // Where the games of each group stand, and back there before the first step; see Group.
+  std::vector<std::vector<Standing>> standing() const;
+  std::size_t restore(const std::vector<std::vector<Standing>>& standing);
 
   // Moves every group that can move by one step; false when none could: all wait for the policy or for a free slot.
   bool run_once();

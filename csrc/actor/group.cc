@@ -32,6 +32,28 @@ double entropy(const float* alpha, std::size_t experts) noexcept {
   return total;
 }
 
+// FNV-1a, 64 bit: a fingerprint, not a defence.
+template <typename T>
+void mix(std::uint64_t& hash, const T* values, std::size_t count) noexcept {
+  const auto* bytes = reinterpret_cast<const unsigned char*>(values);
+  for (std::size_t i = 0; i < count * sizeof(T); ++i) hash = (hash ^ bytes[i]) * 0x100000001b3ULL;
+}
+
+std::uint64_t fingerprint(const Game& game) noexcept {
+  const nethack::ObservationBuffers& seen = game.observation();
+  const nethack::EpisodeRecord& episode = game.episode();
+  std::uint64_t hash = 0xcbf29ce484222325ULL;
+  mix(hash, seen.glyphs.data(), seen.glyphs.size());
+  mix(hash, seen.blstats.data(), seen.blstats.size());
+  mix(hash, seen.message.data(), seen.message.size());
+  mix(hash, seen.inv_glyphs.data(), seen.inv_glyphs.size());
+  mix(hash, &episode.score, 1);
+  mix(hash, &episode.turns, 1);
+  mix(hash, &episode.length, 1);
+  mix(hash, &episode.episode_return, 1);
+  return hash;
+}
+
 // A row is what follows the leading dimensions: (t, k) has two, an entry of a list one.
 Column column(const shm::RolloutLayout& layout, const std::string& name, std::size_t leading_dimensions) {
   const shm::Field& field = layout.field(name);
@@ -67,8 +89,8 @@ nethack::Seeds episode_seeds(std::uint64_t run_seed, std::uint64_t game, std::ui
 
 Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const nethack::GameSettings& settings,
              const std::filesystem::path& directory, const shm::RolloutLayout& layout, std::uint64_t run_seed,
-             std::uint64_t first_game, std::uint64_t first_episode)
-    : shape_(layout.shape()), run_seed_(run_seed) {
+             std::uint64_t first_game, std::uint64_t first_episode, std::size_t keep_actions)
+    : shape_(layout.shape()), run_seed_(run_seed), keep_actions_(keep_actions) {
   if (settings.keys.size() != shape_.actions)
     throw std::invalid_argument("the layout's actions are not the game's keys");
   if (shape_.condition_words != nethack::condition_words()) {
@@ -111,6 +133,7 @@ Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const n
   record_seed_disp_ = column(layout, "record_seed_disp", 1);
   record_return_ = column(layout, "record_return", 1);
   record_alpha_entropy_ = column(layout, "record_alpha_entropy", 1);
+  record_gold_ = column(layout, "record_gold", 1);
 }
 
 Group::ObservationColumns Group::observation_columns(const shm::RolloutLayout& layout, const std::string& prefix,
@@ -148,6 +171,7 @@ void Group::step(std::uint8_t* slot, std::size_t t) {
     const std::size_t cell = t * games + k;
     const std::int32_t action = *row<std::int32_t>(slot, action_, cell);
     player.alpha_entropy_sum += entropy(row<float>(slot, alpha_, cell), shape_.experts);
+    if (player.actions.size() < keep_actions_) player.actions.push_back(static_cast<std::uint8_t>(action));
     const nethack::StepResult result = play(player, action);
     *row<float>(slot, reward_, cell) = static_cast<float>(result.reward);
     if (player.reward_terms) std::ranges::copy(*player.reward_terms, row<float>(slot, reward_terms_, cell));
@@ -186,6 +210,8 @@ nethack::StepResult Group::play(Player& player, std::int32_t action) {
 }
 
 void Group::start_episode(Player& player) {
+  player.frozen_steps = player.game->task().frozen_steps();
+  player.actions.clear();
   for (int attempt = 0;; ++attempt) {
     try {
       player.game->reset(episode_seeds(run_seed_, player.number, player.next_episode++));
@@ -199,6 +225,62 @@ void Group::start_episode(Player& player) {
   player.alpha_entropy_sum = 0.0;
   player.previous_action = static_cast<std::int32_t>(shape_.actions);  // none
   player.first = true;
+}
+
+std::vector<Standing> Group::standing() const {
+  std::vector<Standing> all;
+  for (const Player& player : players_) {
+    Standing one{.next_episode = player.next_episode, .begun = started_};
+    if (started_) {
+      const nethack::EpisodeRecord& episode = player.game->episode();
+      one.whole = player.actions.size() == static_cast<std::size_t>(episode.length);
+      one.seeds = episode.seeds;
+      one.frozen_steps = player.frozen_steps;
+      if (one.whole) one.actions = player.actions;
+      one.alpha_entropy_sum = player.alpha_entropy_sum;
+      one.fingerprint = fingerprint(*player.game);
+    }
+    all.push_back(std::move(one));
+  }
+  return all;
+}
+
+std::size_t Group::restore(const std::vector<Standing>& standing) {
+  if (standing.size() != players_.size()) throw std::invalid_argument("a standing for every game, no more and no less");
+  if (started_) throw std::logic_error("restore after the games have begun");
+  const bool begun = std::all_of(standing.begin(), standing.end(), [](const Standing& one) { return one.begun; });
+  std::size_t begin_anew = 0;
+  for (std::size_t k = 0; k < players_.size(); ++k) {
+    Player& player = players_[k];
+    player.next_episode = standing[k].next_episode;
+    if (!begun || replay(player, standing[k])) continue;
+    start_episode(player);
+    ++begin_anew;
+  }
+  started_ = begun;
+  return begin_anew;
+}
+
+// Plays a kept episode again; false when it does not lead where it led.
+bool Group::replay(Player& player, const Standing& standing) {
+  if (!standing.whole) return false;
+  player.game->task().set_frozen_steps(standing.frozen_steps);
+  try {
+    player.game->reset(standing.seeds);
+    for (const std::uint8_t action : standing.actions) {
+      if (action >= shape_.actions) return false;
+      const nethack::StepResult result = player.game->step(action);
+      if (result.terminated || result.truncated) return false;
+    }
+  } catch (const nethack::FatalGameError&) {
+    return false;
+  }
+  player.frozen_steps = standing.frozen_steps;
+  player.actions = standing.actions;
+  player.alpha_entropy_sum = standing.alpha_entropy_sum;
+  player.first = standing.actions.empty();
+  player.previous_action = static_cast<std::int32_t>(player.first ? shape_.actions : standing.actions.back());
+  return fingerprint(*player.game) == standing.fingerprint;
 }
 
 void Group::write_observation(std::uint8_t* slot, const ObservationColumns& columns, std::size_t index,
@@ -256,6 +338,7 @@ void Group::write_record(std::uint8_t* slot, std::size_t t, std::size_t k) const
   *row<std::int64_t>(slot, record_turns_, i) = episode.turns;
   *row<std::int64_t>(slot, record_seed_core_, i) = static_cast<std::int64_t>(episode.seeds.core);
   *row<std::int64_t>(slot, record_seed_disp_, i) = static_cast<std::int64_t>(episode.seeds.disp);
+  *row<std::int64_t>(slot, record_gold_, i) = episode.gold;
   *row<double>(slot, record_return_, i) = episode.episode_return;
   *row<double>(slot, record_alpha_entropy_, i) =
       player.alpha_entropy_sum / static_cast<double>(std::max<std::int64_t>(1, episode.length));

@@ -23,12 +23,32 @@ struct Column {
   std::size_t row_bytes = 0;  // of one (t, k) or one entry, for the fields written here
 };
 
+// Where one game stands, so that another process can bring a game there by playing it again.
+struct Standing {
+  std::uint64_t next_episode = 0;
+  bool begun = false;             // the rest says nothing of a game that has not begun
+  bool whole = true;              // false: the episode is longer than the actions that were kept
+  nethack::Seeds seeds;           // of the running episode
+  std::int64_t frozen_steps = 0;  // NLE's count, as it was when the episode began
+  std::vector<std::uint8_t> actions;
+  double alpha_entropy_sum = 0.0;
+  std::uint64_t fingerprint = 0;  // of the observation and the record: what playing it again must give
+};
+
 class Group {
  public:
   // Games are numbered from `first_game` on in the whole run; each gets a folder of its own under `directory`.
   Group(const std::shared_ptr<const nethack::LibraryFile>& library, const nethack::GameSettings& settings,
         const std::filesystem::path& directory, const shm::RolloutLayout& layout, std::uint64_t run_seed,
-        std::uint64_t first_game, std::uint64_t first_episode);
+        std::uint64_t first_game, std::uint64_t first_episode, std::size_t keep_actions = 0);
+
+  // Where every game stands. Episodes are kept up to `keep_actions` actions of each.
+  std::vector<Standing> standing() const;
+
+  // Brings every game to where `standing` was taken, before the first `open`. A game that cannot be brought there (its
+  // episode was too long to keep, or comes out differently under other options) begins its next episode instead;
+  // returns how many those are. Throws std::invalid_argument when there are not as many as games.
+  std::size_t restore(const std::vector<Standing>& standing);
 
   // Begins a slot: row 0 becomes where the games stand now. The first call starts the first episodes.
   void open(std::uint8_t* slot);
@@ -49,7 +69,9 @@ class Group {
     std::unique_ptr<nethack::Game> game;
     std::uint64_t number = 0;  // in the whole run
     std::uint64_t next_episode = 0;
-    double alpha_entropy_sum = 0.0;  // over the steps of the running episode
+    double alpha_entropy_sum = 0.0;     // over the steps of the running episode
+    std::int64_t frozen_steps = 0;      // of the task when the running episode began
+    std::vector<std::uint8_t> actions;  // of the running episode, the first keep_actions_
     std::int32_t previous_action = 0;
     bool first = true;
   };
@@ -65,6 +87,7 @@ class Group {
                                                 std::size_t leading_dimensions);
   void check_actions(std::uint8_t* slot, std::size_t t) const;
   void start_episode(Player& player);
+  bool replay(Player& player, const Standing& standing);
   nethack::StepResult play(Player& player, std::int32_t action);
   void write_observation(std::uint8_t* slot, const ObservationColumns& columns, std::size_t index,
                          const nethack::Game& game) const;
@@ -78,13 +101,14 @@ class Group {
   std::uint64_t fatal_games_ = 0;
   std::string last_fatal_reason_;
   bool started_ = false;
+  std::size_t keep_actions_ = 0;
 
   ObservationColumns observation_, final_observation_;
   Column first_, previous_action_, episode_step_, action_, alpha_, reward_, reward_terms_, terminated_, truncated_;
   Column final_count_, final_step_, final_game_, final_previous_action_;
   Column record_count_, record_step_, record_game_, record_how_done_, record_score_, record_score_after_end_,
       record_length_, record_depth_, record_turns_, record_seed_core_, record_seed_disp_, record_return_,
-      record_alpha_entropy_;
+      record_alpha_entropy_, record_gold_;
 };
 
 }  // namespace pbm::actor

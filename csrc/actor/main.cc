@@ -36,6 +36,7 @@ int main(int argc, char** argv) {
     const auto actor = std::stoul(argv[3]);
     die_with(static_cast<pid_t>(std::stol(argv[6])));
     std::signal(SIGINT, SIG_IGN);
+    std::signal(SIGUSR1, SIG_IGN);
     std::signal(SIGTERM, SIG_DFL);
     pbm::shm::Region region = pbm::shm::Region::attach(std::stoi(argv[1]));
     pbm::actor::Actor(region, actor, argv[5], std::stoull(argv[4])).run();

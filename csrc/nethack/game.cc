@@ -116,6 +116,7 @@ EndStatus Game::reset(const Seeds& seeds) {
       throw FatalGameError("the game ended or hung in its opening prompts");
     press(kSpace);
   }
+  first_gold_ = obs_.blstats[blstat::kGold];
   watch_the_living();
   if (reward_terms_row_ != nullptr) reward_terms_.begin_episode(obs_);
   return task_.begin_episode(obs_);
@@ -227,6 +228,7 @@ void Game::watch_the_living() {
   episode_.score = obs_.blstats[blstat::kScore];
   episode_.turns = obs_.blstats[blstat::kTime];
   episode_.depth = obs_.internal[kDeepestLevel];
+  episode_.gold = obs_.blstats[blstat::kGold] - first_gold_;
 }
 
 void Game::close_episode() {

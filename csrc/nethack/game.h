@@ -69,6 +69,7 @@ struct EpisodeRecord {
   std::int64_t length = 0;  // steps
   std::int64_t depth = 0;   // the deepest level reached
   std::int64_t turns = 0;   // NetHack's turn counter
+  std::int64_t gold = 0;    // carried at the last moment alive, less what the hero began with
   int how_done = -1;        // game_end_types of hack.h; -1: still alive, at a limit or when the task was done
 };
 
@@ -123,6 +124,7 @@ class Game {
   ObservationBuffers buffers_;
   nle_ctx_t* context_ = nullptr;
   EpisodeRecord episode_;
+  std::int64_t first_gold_ = 0;
   Task task_;
   RewardTerms reward_terms_;
   double* reward_terms_row_ = nullptr;

@@ -132,7 +132,7 @@ void RolloutLayout::add_episode_records() {
   add("record_count", Dtype::kI32, {1});
   for (const char* name : {"record_step", "record_game", "record_how_done"}) add(name, Dtype::kI32, {record_capacity_});
   for (const char* name : {"record_score", "record_score_after_end", "record_length", "record_depth", "record_turns",
-                           "record_seed_core", "record_seed_disp"}) {
+                           "record_seed_core", "record_seed_disp", "record_gold"}) {
     add(name, Dtype::kI64, {record_capacity_});
   }
   for (const char* name : {"record_return", "record_alpha_entropy"}) add(name, Dtype::kF64, {record_capacity_});

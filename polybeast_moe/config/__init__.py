@@ -5,6 +5,7 @@ files and command-line overrides is `polybeast_moe.config_files`.
 """
 
 from polybeast_moe.config.base import MISFIT, Section
+from polybeast_moe.config.distributed import DistributedConfig
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.learner import LearnerConfig, OptimizerConfig, RewardConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, Until
@@ -12,12 +13,14 @@ from polybeast_moe.config.policy import SEMANTIC_EXPERTS, GraphConfig, PolicyCon
 from polybeast_moe.config.run import Bound, EvaluationConfig, MonitoringConfig, RunConfig, SnapshotConfig
 from polybeast_moe.config.runtime import RuntimeConfig
 from polybeast_moe.config.schedules import Ramp, Schedule
-from polybeast_moe.config.weights import LossWeights, RewardWeights
+from polybeast_moe.config.weights import AlphaEntropyLoss, LossWeights, RewardWeights
 
 __all__ = [
     "MISFIT",
     "SEMANTIC_EXPERTS",
+    "AlphaEntropyLoss",
     "Bound",
+    "DistributedConfig",
     "EntropyTarget",
     "EnvConfig",
     "EvaluationConfig",

@@ -69,7 +69,24 @@ def measure_random_policy(
     log: Callable[[str], None],
     interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Plays the random policy once for a run directory and writes `random_policy.json` there, whole or not at all."""
+    """Plays the random policy once for a run directory and writes `random_policy.json` there, whole or not at all.
+
+    A disk that is full costs the comparison, not the run: `log` tells of it.
+    """
+    try:
+        _measure(config, package, directory, run_dir, log, interrupted)
+    except OSError as error:
+        log(f"no random policy to compare with: {error}")
+
+
+def _measure(
+    config: RunConfig,
+    package: NlePackage,
+    directory: Path,
+    run_dir: Path,
+    log: Callable[[str], None],
+    interrupted: Callable[[], bool],
+) -> None:
     wanted = config.evaluation.random_episodes
     protocol = {"env": config.env.model_dump(mode="json"), "seed": config.seed + SEED_OFFSET, "count": wanted}
     path = run_dir / FILE_NAME

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,23 @@ class DataTable:
 
     columns: Mapping[str, Sequence[str]]
     length: int
+    _parsed: dict[str, Floats] = field(default_factory=dict, compare=False, repr=False)
 
     def floats(self, name: str) -> Floats:
         """Returns a column as numbers, NaN for an empty field or a column that the file has not: [length]."""
-        return np.array([_number(text) for text in self.columns.get(name, [""] * self.length)], dtype=np.float64)
+        if name not in self._parsed:
+            texts = self.columns.get(name, [""] * self.length)
+            self._parsed[name] = np.array([_number(text) for text in texts], dtype=np.float64)
+        return self._parsed[name].copy()
 
     def strings(self, name: str) -> NDArray[np.str_]:
         """Returns a column as text, empty for a column that the file has not: [length]."""
         return np.array(self.columns.get(name, [""] * self.length), dtype=np.str_)
+
+    def where(self, rows: NDArray[np.bool_]) -> DataTable:
+        """Returns the rows that are marked: [length] of bool."""
+        picked = np.flatnonzero(rows).tolist()
+        return DataTable({name: [texts[i] for i in picked] for name, texts in self.columns.items()}, len(picked))
 
 
 EMPTY = DataTable({}, 0)
@@ -47,6 +56,9 @@ class RunData:
     episodes: DataTable
     events: Sequence[Mapping[str, Any]]
     random_episodes: DataTable | None
+    config_text: str = ""
+    specialisation: Mapping[str, Any] | None = None
+    """What `evaluate` found out about the experts, if it was asked to (`specialisation.json`)."""
 
     @property
     def phases(self) -> list[str]:
@@ -73,6 +85,8 @@ def read_run(run_dir: Path) -> RunData:
         episodes=read_csv(run_dir / "episodes.csv"),
         events=_read_json_lines(run_dir / "phases.jsonl"),
         random_episodes=_read_random_policy(run_dir / "random_policy.json"),
+        config_text="\n".join(_whole_lines(run_dir / "config.yaml")),
+        specialisation=_read_object(run_dir / "specialisation.json"),
     )
 
 
@@ -115,6 +129,14 @@ def _read_config(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     return config if isinstance(config, dict) else {}
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _read_random_policy(path: Path) -> DataTable | None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from polybeast_moe.evaluation.breakdowns import PARTS, Endings, ScoreParts, Segment, ending_names
 from polybeast_moe.evaluation.report_data import RunData
 from polybeast_moe.evaluation.tables import (
     BUCKET_NAMES,
@@ -104,6 +106,92 @@ def bucket_grid(run: RunData) -> Grid:
         shares = [f"{100 * share:.1f} %" if len(scores) else NONE for share in bucket_shares(scores)]
         grid.append([phase, str(len(scores)), *shares])
     return grid
+
+
+def segment_grid(segments: Sequence[Segment]) -> Grid:
+    """Returns segments of episodes: scores in points, alpha entropy in nats."""
+    header = ["episodes", "phase", "mean score ± se", "median", "max", "alpha entropy"]
+    return [
+        header,
+        *(
+            [
+                f"{segment.first:,} to {segment.last:,}",
+                segment.phase,
+                plus_minus(segment.mean_score, segment.standard_error, ".1f"),
+                number(segment.median_score, "g"),
+                number(segment.max_score, ".0f"),
+                number(segment.alpha_entropy),
+            ]
+            for segment in segments
+        ),
+    ]
+
+
+def parts_grid(found: Sequence[ScoreParts]) -> Grid:
+    """Returns what mean scores are made of, in points and as shares."""
+    rows = [
+        [
+            group.phase,
+            str(group.episodes),
+            number(group.mean_score, ".1f"),
+            *(
+                f"{points:.1f} ({100 * points / group.mean_score:.0f} %)" if group.mean_score else f"{points:.1f}"
+                for points in (group.parts[name] for name in PARTS)
+            ),
+        ]
+        for group in found
+    ]
+    return [["phase", "episodes", "mean score", *PARTS], *rows]
+
+
+def endings_grid(found: list[Endings]) -> Grid:
+    """Returns how games ended, as shares, beside their mean length in steps and their depth."""
+    names = ending_names(found)
+    rows = [
+        [
+            group.phase,
+            str(group.episodes),
+            number(group.mean_length, ".0f"),
+            number(group.mean_depth),
+            number(group.max_depth, ".0f"),
+            *(f"{100 * group.shares.get(name, 0.0):.1f} %" for name in names),
+        ]
+        for group in found
+    ]
+    return [["phase", "episodes", "mean length (steps)", "mean depth", "deepest", *names], *rows]
+
+
+def event_grid(events: Sequence[Mapping[str, Any]]) -> Grid:
+    """Returns what the phase controller and operators changed."""
+    rows = [
+        [
+            f"{event.get('frames', 0):,}",
+            f"{event.get('episodes', 0):,}",
+            str(event.get("phase", NONE)),
+            str(event.get("key", NONE)),
+            setting(event.get("old")),
+            setting(event.get("new")),
+            str(event.get("by", NONE)),
+        ]
+        for event in events
+    ]
+    return [["frames", "episodes", "phase", "key", "old", "new", "by"], *rows]
+
+
+def setting(value: Any) -> str:
+    """Returns a setting's value in short: ``1 → 0.5`` for a ramp."""
+    if value is None:
+        return NONE
+    if isinstance(value, bool | str):
+        return str(value)
+    if isinstance(value, int | float):
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, Mapping) and {"from", "to"} <= value.keys():
+        shape = value.get("shape", "linear")
+        return f"{setting(value['from'])} → {setting(value['to'])}" + ("" if shape == "linear" else f" ({shape})")
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {setting(inner)}" for name, inner in value.items())
+    return str(value)
 
 
 def markdown_table(grid: Grid) -> str:

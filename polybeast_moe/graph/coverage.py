@@ -133,9 +133,9 @@ def _distinct_share(words: npt.NDArray[np.uint64], stretches: int = 64, length: 
 
 
 def render(coverage: Coverage, microseconds: Mapping[str, float]) -> str:
-    """Returns the report as Markdown: totals, verdicts, and the table of shares in percent."""
+    """Returns the report as Markdown without a title: totals, verdicts, and the table of shares in percent."""
     rare = len(coverage.rare()) / len(coverage.names)
-    lines = ["# Coverage of the conditions", "", f"{len(coverage.names)} conditions.", ""]
+    lines = [f"{len(coverage.names)} conditions. Pooled: every kind of play counts alike.", ""]
     lines += ["| play | us an observation | conditions lit | distinct patterns in 2,048 rows |", "|---|---|---|---|"]
     for source, distinct, lit in zip(coverage.sources, coverage.distinct, coverage.lit, strict=True):
         cost = f"{microseconds[source]:.2f}" if source in microseconds else ""

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from polybeast_moe.config import LearnerConfig, OptimizerConfig
+from polybeast_moe.errors import RunFailed
 from polybeast_moe.learning import losses
+from polybeast_moe.learning.distributed import ALONE, Backward, Ranks
+from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective
 from polybeast_moe.learning.phases import Settings
+from polybeast_moe.learning.temperature import matching_temperature
 from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
+from polybeast_moe.ops.mixture import Routing
 from polybeast_moe.runtime.rollouts import Batch
 
+_GIVE_UP_AFTER_SKIPPED = 100  # updates in a row
 _ROUNDING = 1.001  # a ratio above its bound by less than this is the same policy run on another batch size
 
 
@@ -27,18 +34,84 @@ class UpdateReport(NamedTuple):
     """False when the loss or its gradient was not finite: the weights are as they were."""
 
 
+class _Losses(NamedTuple):
+    """The loss of one batch and what it was made of."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    output: PolicyOutput
+    actor_critic: ActorCritic
+    behaviour: Tensor
+    """[T, B, A]: log-probabilities under the policy that acted."""
+
+
+class SkippedUpdates:
+    """Tells of updates that were skipped; gives up after too many in a row."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._in_a_row = 0
+
+    def look(self, applied: bool, number: int) -> None:
+        """Takes note of update `number`. Raises RunFailed when a run gets nowhere."""
+        self._in_a_row = 0 if applied else self._in_a_row + 1
+        if not applied:
+            self._log(f"update {number} skipped: its loss or gradient was not finite")
+        if self._in_a_row == _GIVE_UP_AFTER_SKIPPED:
+            raise RunFailed(
+                f"{_GIVE_UP_AFTER_SKIPPED} updates in a row had no finite gradient: lower learning_rate and resume "
+                "from a snapshot before that"
+            )
+
+
 class Learner:
     """Owns the optimiser of a policy. `version` is the policy's: it grows by one with every update applied."""
 
-    def __init__(self, policy: Policy, config: LearnerConfig) -> None:
+    def __init__(self, policy: Policy, config: LearnerConfig, ranks: Ranks = ALONE, *, experts: int = 1) -> None:
+        """With several `ranks` all learners take each step together; `experts` is how many the policy scores."""
         self._policy = policy
         self._config = config
         self._optimizer = make_optimizer(policy, config.optimizer)
+        self._backward = Backward(policy, ranks)
+        self._ranks = ranks
+        self._experts = experts
         self.version = 0
 
-    def update(self, batch: Batch, settings: Settings) -> UpdateReport:
-        """Takes one step on the batch with the phase's settings."""
+    def update(self, batch: Batch | None, settings: Settings, share: float = 1.0) -> UpdateReport:
+        """Takes one step on the batch with the phase's settings.
+
+        Args:
+            batch: of this rank; None where it has none in time. It then helps the others with theirs.
+            share: of this rank's frames in those of all ranks; 0 without a batch.
+
+        Returns:
+            What this rank's own batch showed. The norm of the gradient, and whether it was applied, are everybody's.
+        """
+        measured: list[_Losses] = []
+
+        def loss() -> Tensor | None:
+            if batch is None:
+                self._stand_in(settings)
+                return None
+            measured.append(self._losses(batch, settings, share))
+            return measured[0].total
+
+        grad_norm = self._step(loss, share, settings.learning_rate)
+        applied = math.isfinite(grad_norm)
+        report = UpdateReport({"grad_norm": grad_norm}, [], applied)
+        if measured:
+            assert batch is not None
+            report = self._report(batch, settings, measured[0], report)
+        self.version += applied
+        return report
+
+    def _losses(self, batch: Batch, settings: Settings, share: float) -> _Losses:
+        """The loss of this rank's batch; where it takes means over a batch inside, those are over all ranks."""
         config = self._config
+
+        def over_ranks(mean: Tensor) -> Tensor:
+            return self._ranks.mean(mean, share)
+
         output = self._evaluate(batch, settings)
         values = output.value.view(batch.steps + 1, batch.games)
         log_policy = torch.log_softmax(output.logits, dim=-1).view(batch.steps + 1, batch.games, -1)[:-1]
@@ -49,37 +122,41 @@ class Learner:
         targets = self._targets(batch, settings, output, values.detach(), log_probs.detach(), behaviour_log_probs)
         advantages = targets.pg_advantages
         if config.normalise_advantages:
-            advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-6)
+            advantages = losses.normalised(advantages, over_ranks)
 
-        weights = settings.losses
+        actor_critic = ActorCritic(log_policy, log_probs, values[:-1], targets.vs, advantages)
+        parts = objective(actor_critic, output, batch.first, settings, over_ranks)
+        return _Losses(torch.stack(list(parts.values())).sum(), parts, output, actor_critic, behaviour)
+
+    @torch.no_grad()
+    def _report(self, batch: Batch, settings: Settings, seen: _Losses, report: UpdateReport) -> UpdateReport:
+        """Adds what the batch showed to the report of the step."""
+        behaviour, learnt = seen.behaviour, seen.actor_critic
         live = batch.steps * batch.games  # the bootstrap row's policy is not trained on
-        alpha_entropy = output.alpha_entropy[:live].mean()
-        policy_entropy = losses.policy_entropy(log_policy)
-        parts = {
-            "policy": weights.policy * losses.policy_gradient_loss(log_probs, advantages),
-            "baseline": weights.baseline * losses.baseline_loss(values[:-1], targets.vs),
-            "entropy": -weights.entropy * policy_entropy,
-            "alpha_entropy": weights.alpha_entropy * alpha_entropy,
-            "load_balance": weights.load_balance * losses.load_balance_loss(output.router_scores[:live]),
-        }
-        total: Tensor = torch.stack(list(parts.values())).sum()
-        grad_norm = self._step(total, settings.learning_rate)
-
-        ratios = (log_probs.detach() - behaviour_log_probs).exp()
+        ratios = (learnt.log_probs - behaviour.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)).exp()
         diagnostics = {
-            "alpha_entropy": alpha_entropy.item(),
-            "policy_entropy": policy_entropy.item(),
+            "alpha_entropy": seen.output.alpha_entropy[:live].mean().item(),
+            "policy_entropy": losses.policy_entropy(learnt.log_policy).item(),
             "policy_lag": (self.version - batch.policy_version).float().mean().item(),
-            "behaviour_kl": (behaviour.exp() * (behaviour - log_policy.detach())).sum(-1).mean().item(),
-            "rho_clip_share": (ratios > config.clip_rho * _ROUNDING).float().mean().item(),
-            "explained_variance": losses.explained_variance(values[:-1].detach(), targets.vs).item(),
-            "grad_norm": grad_norm,
-            "loss_total": total.item(),
-            **{f"loss_{name}": value.item() for name, value in parts.items()},
+            "behaviour_kl": (behaviour.exp() * (behaviour - learnt.log_policy)).sum(-1).mean().item(),
+            "rho_clip_share": (ratios > self._config.clip_rho * _ROUNDING).float().mean().item(),
+            "explained_variance": losses.explained_variance(learnt.values, learnt.vs).item(),
+            **report.diagnostics,
+            "loss_total": seen.total.item(),
+            **{f"loss_{name}": value.item() for name, value in seen.parts.items()},
         }
-        applied = math.isfinite(grad_norm)
-        self.version += applied
-        return UpdateReport(diagnostics, output.alpha[:live].detach().mean(0).tolist(), applied)
+        if settings.target_alpha_entropy is not None:
+            target, scores = settings.target_alpha_entropy, seen.output.router_scores[:live]
+            diagnostics["target_alpha_entropy"] = target
+            diagnostics["matching_temperature"] = matching_temperature(scores, target, cast(Routing, settings.routing))
+        return UpdateReport(diagnostics, seen.output.alpha[:live].mean(0).tolist(), report.applied)
+
+    def _stand_in(self, settings: Settings) -> None:
+        """A rank without a batch takes part in the means that `_losses` takes over ranks, with nothing of its own."""
+        if self._config.normalise_advantages:
+            self._ranks.mean(torch.zeros(2, dtype=torch.float64), 0.0)
+        if settings.losses.load_balance:
+            self._ranks.mean(torch.zeros(self._experts), 0.0)
 
     def optimizer_state(self) -> dict[str, Any]:
         """Returns the optimiser's state, loadable without unpickling code."""
@@ -91,12 +168,14 @@ class Learner:
         self.version = version
 
     def _evaluate(self, batch: Batch, settings: Settings) -> PolicyOutput:
+        every_expert = {"every_expert": True} if compares_experts(settings.losses) else {}
         output: PolicyOutput = self._policy(
             batch.observation,
             batch.initial_state,
             routing=settings.routing,
             temperature=settings.temperature,
             first=batch.first,
+            **every_expert,
         )
         return output
 
@@ -141,10 +220,10 @@ class Learner:
         )
         return final.value
 
-    def _step(self, loss: Tensor, learning_rate: float) -> float:
+    def _step(self, loss: Callable[[], Tensor | None], share: float, learning_rate: float) -> float:
         """Applies one gradient step and returns the gradient's norm before clipping; none is applied if not finite."""
         self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        self._backward(loss, share)
         norm = nn.utils.clip_grad_norm_(self._policy.parameters(), self._config.max_grad_norm).item()
         if math.isfinite(norm):
             for group in self._optimizer.param_groups:

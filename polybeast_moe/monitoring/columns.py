@@ -28,6 +28,8 @@ _TAIL = {
     "behaviour_kl": "policy/behaviour_kl",
     "rho_clip_share": "policy/rho_clip_share",
     "grad_norm": "learner/grad_norm",
+    "target_alpha_entropy": "router/target_alpha_entropy",
+    "matching_temperature": "router/matching_temperature",
     "explained_variance": "learner/explained_variance",
     "loss_total": "loss/total",
     "loss_policy": "loss/policy",
@@ -35,8 +37,18 @@ _TAIL = {
     "loss_entropy": "loss/entropy",
     "loss_alpha_entropy": "loss/alpha_entropy",
     "loss_load_balance": "loss/load_balance",
+    "loss_expert_diversity": "loss/expert_diversity",
+    "loss_semantic_orthogonality": "loss/semantic_orthogonality",
+    "loss_graph_alignment": "loss/graph_alignment",
+    "loss_temporal_consistency": "loss/temporal_consistency",
+    "loss_overlap": "loss/overlap",
+    "held_out_score": "held_out/mean_score",
+    "held_out_standard_error": "held_out/standard_error",
+    "held_out_frames": None,
     **{f"{part}_share": f"throughput/{part}_share" for part in PARTS},
     **{f"{part}_us_per_frame": f"throughput/{part}_us_per_frame" for part in PARTS},
+    "memory_bytes": "machine/memory_bytes",
+    "restarts": "machine/restarts",
 }
 
 EPISODE_COLUMNS = (
@@ -53,6 +65,7 @@ EPISODE_COLUMNS = (
     "alpha_entropy",
     "seed_core",
     "seed_disp",
+    "gold",
 )
 
 

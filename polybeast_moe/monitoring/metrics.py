@@ -79,6 +79,11 @@ class MetricsWindow:
         """The scores of the last 100 episodes, oldest first."""
         return tuple(self._scores)
 
+    @property
+    def returns(self) -> tuple[float, ...]:
+        """The returns of the last 100 episodes, oldest first."""
+        return tuple(self._returns)
+
     def row(self, *, frames: int, episodes: int, updates: int, wall_seconds: float, **columns: Any) -> dict[str, Any]:
         """Returns a row of `metrics.csv` and begins the next window.
 

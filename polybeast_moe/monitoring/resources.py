@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
@@ -38,17 +39,29 @@ class ProcessMeter:
 
         The kernel walks every page for it, milliseconds in a large process: not for every update.
         """
-        try:
-            for line in Path(f"/proc/{self._process.pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    return int(line.split()[1]) * 1024
-        except OSError:
-            pass
-        return None
+        return _pss_bytes(self._process.pid)
+
+    def family_bytes(self) -> int:
+        """Returns the memory of the process and all its descendants: `pss_bytes`, resident memory where unknown."""
+        total = 0
+        for process in (self._process, *self._process.children(recursive=True)):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                total += _pss_bytes(process.pid) or process.memory_info().rss
+        return total
 
     def _cpu_seconds(self) -> float:
         times = self._process.cpu_times()
         return times.user + times.system
+
+
+def _pss_bytes(pid: int) -> int | None:
+    try:
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
 
 
 def usable_cores() -> int:

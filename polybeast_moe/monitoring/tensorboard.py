@@ -15,16 +15,47 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.compat.proto.tensor_pb2 import TensorProto
 from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
 from tensorboard.compat.proto.types_pb2 import DT_STRING
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from polybeast_moe.monitoring.columns import metric_tags
 from polybeast_moe.monitoring.sinks import Row, to_plain
 
+# Pages of the tab "Custom Scalars": page -> chart -> the tags it draws, as regular expressions.
+LAYOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "1 score": {
+        "score and return, last 100 episodes": ["episodes/mean_(score|return)"],
+        "episodes": ["progress/episodes"],
+    },
+    "2 routing": {
+        "entropies and information (nats)": ["router/(alpha_entropy|usage_entropy|routing_information)"],
+        "expert shares": ["experts/.*_share"],
+        "router temperature": ["schedule/router_temperature"],
+    },
+    "3 learning": {
+        "losses, weights applied": ["loss/(policy|baseline|entropy|alpha_entropy|load_balance)"],
+        "policy entropy (nats)": ["policy/entropy"],
+        "explained variance and clipped ratios": ["learner/explained_variance", "policy/rho_clip_share"],
+        "gradient norm": ["learner/grad_norm"],
+        "learning rate": ["schedule/learning_rate"],
+    },
+    "4 speed": {
+        "frames/s": ["throughput/frames_per_second"],
+        "how busy": ["throughput/(engine|inference|update)_share"],
+        "policy lag (updates)": ["policy/lag"],
+        "memory (bytes)": ["machine/memory_bytes"],
+        "restarts": ["machine/restarts"],
+    },
+}
+_LAYOUT_TAG = "custom_scalars__config__"  # what the plug-in looks for
+_CUSTOM_SCALARS = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="custom_scalars"))
 _TEXT = SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name="text"))
 
 
 class TensorBoardSink:
     """Curves over frames in groups (router, experts, episodes, policy, learner, loss, throughput), events as text.
+
+    The tab Custom Scalars has them on four pages, what belongs together in one chart (`LAYOUT`).
 
     Every start of the run writes an event file of its own. After `restore` TensorBoard is told to drop the points
     that an earlier file holds beyond the restored frames (a SessionLog START, what other writers call purge_step).
@@ -90,6 +121,7 @@ class TensorBoardSink:
         if self._file is None:
             self._file = _new_event_file(self._run_dir)
             self._record(Event(file_version="brain.Event:2"))
+            self._record(Event(summary=Summary(value=[_layout()])))
             if self._purge_after is not None:
                 self._record(Event(step=self._purge_after + 1, session_log=SessionLog(status=SessionLog.START)))
         self._record(event)
@@ -97,6 +129,23 @@ class TensorBoardSink:
     def _record(self, event: Event) -> None:
         event.wall_time = time.time()
         RecordWriter(self._file).write(event.SerializeToString())
+
+
+def _layout() -> Summary.Value:
+    layout = layout_pb2.Layout(
+        category=[
+            layout_pb2.Category(
+                title=page,
+                chart=[
+                    layout_pb2.Chart(title=title, multiline=layout_pb2.MultilineChartContent(tag=tags))
+                    for title, tags in charts.items()
+                ],
+            )
+            for page, charts in LAYOUT.items()
+        ]
+    )
+    text = TensorProto(dtype=DT_STRING, string_val=[layout.SerializeToString()], tensor_shape=TensorShapeProto())
+    return Summary.Value(tag=_LAYOUT_TAG, metadata=_CUSTOM_SCALARS, tensor=text)
 
 
 def _new_event_file(run_dir: Path) -> BinaryIO:

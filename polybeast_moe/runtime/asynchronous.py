@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from polybeast_moe import _C
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.nle_package import NlePackage
 from polybeast_moe.models import Policy
@@ -33,8 +35,9 @@ class AsynchronousRuntime(Runtime):
         first_episode: int = 0,
         log_path: Path,
         log: Callable[[str], None],
+        rank: int = 0,
     ) -> None:
-        """Makes the region. Children write to `log_path`; `log` tells the user of deaths."""
+        """Makes the region. Children write to `log_path` and bear `rank` in their names; `log` tells of deaths."""
         actors = config.runtime.actors or 1
         slots = actors * config.runtime.groups + config.learner.slots_per_batch
         super().__init__(config, policy, package, slots=slots, actors=actors)
@@ -42,7 +45,7 @@ class AsynchronousRuntime(Runtime):
         self._weights = SharedWeights.create(policy)
         self._log_file = log_path.open("ab")
         self.supervisor = Supervisor(
-            config, self._region, self._weights, directory, self._log_file, log, first_episode=first_episode
+            config, self._region, self._weights, directory, self._log_file, log, first_episode=first_episode, rank=rank
         )
 
     def _publish(self, policy_version: int) -> None:
@@ -66,6 +69,22 @@ class AsynchronousRuntime(Runtime):
             if full:
                 return [self._rollouts[slot] for slot in full]
         return None
+
+    def state(self) -> dict[str, Any]:
+        """Returns how many rollouts are on their way: they are not in a snapshot, a resumed run drops them."""
+        owners = [self._region.state(slot)[0] for slot in range(len(self._region))]
+        waiting = len(owners) - owners.count(_C.OWNER_FREE) - owners.count(_C.OWNER_LEARNER)
+        return {"mode": "asynchronous", "rollouts_in_flight": waiting}
+
+    def rest(self, seconds: float) -> None:
+        """Watches the processes, then passes some time."""
+        self.supervisor.check()
+        super().rest(seconds)
+
+    @property
+    def restarts(self) -> int:
+        """Processes that died and were replaced."""
+        return self.supervisor.restarts
 
     def close(self) -> None:
         """Ends every process."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -58,6 +59,16 @@ class Runtime(ABC):
         return {"engine": engine / self._region.actors, "inference": inference}
 
     @property
+    def actors(self) -> int:
+        """Actors that step games."""
+        return self._region.actors
+
+    @property
+    def restarts(self) -> int:
+        """Processes that were replaced."""
+        return 0
+
+    @property
     def fatal_games(self) -> int:
         """Games that NetHack itself gave up, since the start."""
         return sum(self._region.fatal_games(actor)[0] for actor in range(self._region.actors))
@@ -66,9 +77,19 @@ class Runtime(ABC):
         """Returns what a snapshot must keep of it, as JSON holds it."""
         return {}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from `state`, which a runtime of the other mode may have made."""
-        del state
+    def restore(self, state: Mapping[str, Any]) -> str:
+        """Goes on from `state`, which a runtime of the other mode may have made; returns what could not be, if any."""
+        in_flight = state.get("rollouts_in_flight", 0)
+        dropped = f", {in_flight} rollouts in flight were dropped" if in_flight else ""
+        return f"all games begin new episodes{dropped}"
+
+    def pause(self, on: bool) -> None:
+        """Stops games from being stepped, or lets them go on."""
+        self._region.pause(on)
+
+    def rest(self, seconds: float) -> None:
+        """Passes some time while paused; whoever dies meanwhile is replaced all the same."""
+        time.sleep(seconds)
 
     @abstractmethod
     def close(self) -> None:

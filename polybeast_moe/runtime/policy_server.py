@@ -17,7 +17,8 @@ class PolicyServer:
     """Runs the policy for whoever waits. The same object serves the inline mode and the policy worker.
 
     Recurrent state lies in the region, two copies a group: the current one is read, the other written, and the answer
-    itself makes the new one current. A server that dies half-way has changed nothing that counts.
+    itself makes the new one current. A server that dies half-way has changed nothing that counts. `next_group` is
+    where it looks first for somebody who waits.
     """
 
     def __init__(
@@ -25,7 +26,7 @@ class PolicyServer:
     ) -> None:
         """Answers at most `groups_per_batch` groups at once; None: all that wait."""
         self._limit = groups_per_batch or region.groups
-        self._next_group = 0
+        self.next_group = 0
         self._region = region
         self._policy = policy
         self._generator = generator
@@ -37,11 +38,11 @@ class PolicyServer:
 
         It looks first at the group after the last one answered, so that none is left out.
         """
-        requests = self._region.requests(self._limit, self._next_group)
+        requests = self._region.requests(self._limit, self.next_group)
         if not requests:
             return 0
         began = time.perf_counter()
-        self._next_group = (requests[-1].group + 1) % self._region.groups
+        self.next_group = (requests[-1].group + 1) % self._region.groups
         self._answer(requests, policy_version)
         self._region.add_policy_busy(time.perf_counter() - began)
         return len(requests)

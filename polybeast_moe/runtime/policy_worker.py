@@ -33,7 +33,8 @@ def main(arguments: list[str]) -> int:
     die_with(parent)
     name = f"pbm-policy-{rank}"
     name_process(name)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the learner's
+    for number in (signal.SIGINT, signal.SIGUSR1):  # Ctrl-C and a scheduler's warning are the learner's
+        signal.signal(number, signal.SIG_IGN)
     keep_freed_memory()
     try:
         _work(json.load(sys.stdin), region_fd, weights_fd, first_episode)
@@ -50,16 +51,14 @@ def _work(settings: object, region_fd: int, weights_fd: int, first_episode: int)
 
     from polybeast_moe import _C
     from polybeast_moe.config import RunConfig
-    from polybeast_moe.config_files import resolve_data_file
     from polybeast_moe.envs.engine import ACTIONS
-    from polybeast_moe.graph import load_graph
+    from polybeast_moe.graph.configured import configured_graph
     from polybeast_moe.models import build_policy
     from polybeast_moe.runtime.weights import SharedWeights
 
     config = RunConfig.model_validate(settings)
     torch.set_num_threads(config.runtime.policy_threads or 1)
-    graph = load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
-    policy = build_policy(config, graph, num_actions=len(ACTIONS))
+    policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
     policy.eval()
     serve(_C.Region.attach(region_fd), SharedWeights(policy, weights_fd), policy, config, first_episode)
 

@@ -42,19 +42,24 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-class StopRequests:
-    """Turns SIGINT, SIGTERM and SIGHUP into a flag while it is entered; a second one, later, acts as it did before.
+REQUEUE_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
-    `signal_number` is the signal that asked first, None while none has.
+
+class StopRequests:
+    """Turns SIGINT, SIGTERM, SIGHUP and SIGUSR1 into a flag while entered; a second one, later, acts as it did before.
+
+    SIGUSR1 is how a job scheduler says that time is nearly up: the run ends with `REQUEUE_CODE`. `signal_number` is the
+    signal that asked first, None while none has.
     """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
+        self._asked = False
         self._asked_at = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             self._before[number] = signal.signal(number, self._take)
         return self
 
@@ -65,7 +70,25 @@ class StopRequests:
 
     def __call__(self) -> bool:
         """Returns whether the process has been asked to stop."""
-        return self.signal_number is not None
+        return self._asked or self.signal_number is not None
+
+    def ask(self) -> None:
+        """Asks to stop without a signal."""
+        self._asked = True
+
+    @property
+    def reason(self) -> str:
+        """Who asked, as the end of a sentence."""
+        if self.signal_number is None:
+            return "by an operator"
+        return "to be requeued" if self.signal_number == signal.SIGUSR1 else "by a signal"
+
+    @property
+    def exit_code(self) -> int:
+        """0 for an operator, REQUEUE_CODE after SIGUSR1, else 128 + the signal's number."""
+        if self.signal_number is None:
+            return 0
+        return REQUEUE_CODE if self.signal_number == signal.SIGUSR1 else 128 + self.signal_number
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         if self.signal_number is None:

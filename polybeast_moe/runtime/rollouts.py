@@ -29,6 +29,7 @@ EPISODE_FIELDS = (
     "alpha_entropy",
     "seed_core",
     "seed_disp",
+    "gold",
 )
 
 

@@ -2,5 +2,18 @@
 
 from polybeast_moe.snapshots.contents import Snapshot, load, save
 from polybeast_moe.snapshots.directory import SnapshotError, newest_good, prune, sweep, verify
+from polybeast_moe.snapshots.origin import Origin
+from polybeast_moe.snapshots.writer import SnapshotWriter
 
-__all__ = ["Snapshot", "SnapshotError", "load", "newest_good", "prune", "save", "sweep", "verify"]
+__all__ = [
+    "Origin",
+    "Snapshot",
+    "SnapshotError",
+    "SnapshotWriter",
+    "load",
+    "newest_good",
+    "prune",
+    "save",
+    "sweep",
+    "verify",
+]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,33 +12,60 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from polybeast_moe.snapshots.directory import OPTIMIZER, STATE, WEIGHTS, SnapshotError, publish, verify
+from polybeast_moe.snapshots.directory import OPTIMIZER, STATE, WEIGHTS, SnapshotError, notes_of, publish, verify
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LIBRARIES = ("torch", "numpy", "safetensors", "nle", "gymnasium", "polybeast-moe")
+
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A loaded snapshot, its tensors on the CPU."""
+    """A loaded snapshot, its tensors on the CPU.
+
+    Attributes:
+        versions: of the libraries that wrote it, by name.
+    """
 
     path: Path
     weights: dict[str, Tensor]
     optimizer: dict[str, Any]
     state: dict[str, Any]
+    versions: dict[str, str]
 
 
-def save(
-    root: Path, frames: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any], state: Mapping[str, Any]
-) -> Path:
-    """Writes `root/step-<frames>`, complete or not at all; returns it. See `directory.publish`.
+@dataclass(frozen=True)
+class Contents:
+    """What a snapshot will hold. Its tensors are copies, so training may go on while it is written."""
+
+    frames: int
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    state: dict[str, Any]
+
+
+def capture(
+    frames: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any], state: Mapping[str, Any]
+) -> Contents:
+    """Copies what changes with the next update to the CPU.
 
     Args:
-        root: the run's `snapshots/`.
         frames: frames consumed so far.
         weights: a module's `state_dict()`.
         optimizer: an optimiser's `state_dict()`: tensors and plain values only.
-        state: all else, as JSON holds it; `kind` says why the snapshot was taken: periodic, phase_end, final, signal.
+        state: all else, as JSON holds it, and nobody's but the snapshot's; `kind` says why it was taken: periodic,
+            phase_end, operator, signal.
+    """
+    # Copies each, because safetensors refuses tensors that share memory (tied weights).
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
+    return Contents(frames, copies, _copied(optimizer), dict(state))
+
+
+def write(root: Path, contents: Contents) -> Path:
+    """Writes `root/step-<frames>`, complete or not at all; returns it. See `directory.publish`.
+
+    A snapshot of the same frames is replaced, and a phase's end stays one.
 
     Raises:
         OSError: it cannot be written; what was there before still stands.
@@ -45,17 +73,34 @@ def save(
     import safetensors.torch
     import torch
 
-    # Copies, because safetensors refuses tensors that share memory (tied weights).
-    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
+    before = notes_of(root / f"step-{contents.frames:012d}")
+    state = contents.state | ({"kind": "phase_end"} if before.get("kind") == "phase_end" else {})
     buffer = io.BytesIO()
-    torch.save(dict(optimizer), buffer)
+    torch.save(contents.optimizer, buffer)
     files = {
-        WEIGHTS: safetensors.torch.save(copies),
+        WEIGHTS: safetensors.torch.save(contents.weights),
         OPTIMIZER: buffer.getvalue(),
-        STATE: json.dumps(dict(state), indent=2).encode(),
+        STATE: json.dumps(state, indent=1).encode(),
     }
-    versions = {name: version(name) for name in ("torch", "safetensors", "nle")}
-    return publish(root, frames, files, {"written": time.time(), "versions": versions})
+    notes = {
+        "kind": state.get("kind"),
+        "number": state.get("number", 0),
+        "written": time.time(),
+        "versions": library_versions(),
+    }
+    return publish(root, contents.frames, files, notes)
+
+
+def save(
+    root: Path, frames: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any], state: Mapping[str, Any]
+) -> Path:
+    """Captures and writes at once."""
+    return write(root, capture(frames, weights, optimizer, state))
+
+
+def library_versions() -> dict[str, str]:
+    """Returns the versions of Python and of the libraries that results depend on."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
 def load(path: Path) -> Snapshot:
@@ -80,7 +125,34 @@ def load(path: Path) -> Snapshot:
     for name, value in ((OPTIMIZER, optimizer), (STATE, state)):
         if not isinstance(value, dict):
             raise SnapshotError(f"snapshot {path}: {name} does not hold what it should")
-    return Snapshot(path, weights, optimizer, state)
+    notes = notes_of(path)
+    versions = notes.get("versions")
+    return Snapshot(path, weights, optimizer, _upgraded(state, notes["format"]), dict(versions or {}))
+
+
+def _upgraded(state: dict[str, Any], written_as: int) -> dict[str, Any]:
+    """Returns the state as this version writes it. Format 1 knew torch's random state alone."""
+    if written_as == 1 and "torch_random_state" in state:
+        import numpy as np
+
+        from polybeast_moe.snapshots.randomness import encode
+
+        raw = bytes.fromhex(state["torch_random_state"])
+        state = {**state, "random": {"torch": encode(np.frombuffer(raw, dtype=np.uint8))}}
+        del state["torch_random_state"]
+    return state
+
+
+def _copied(value: Any) -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_copied(item) for item in value)
+    return value
 
 
 def _first_line(error: Exception) -> str:

@@ -10,6 +10,7 @@ dotted name and goes with the next save.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import os
@@ -23,7 +24,8 @@ from typing import Any
 from polybeast_moe.errors import UserError
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "weights.safetensors", "optimizer.pt", "state.json", "manifest.json"
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
 _ASIDE = (".writing-", ".removing-")
 _NAME = re.compile(r"step-(\d{12,})\Z")
 
@@ -35,8 +37,7 @@ class SnapshotError(UserError):
 def publish(root: Path, frames: int, files: Mapping[str, bytes], notes: Mapping[str, Any]) -> Path:
     """Writes `files` and their manifest as `root/step-<frames>`; returns that directory.
 
-    A whole snapshot of the same frames stands and nothing is written: between two updates there is only one state. A
-    damaged one is replaced.
+    What stood under that name is exchanged for it in one step (where the file system cannot, in two renames).
 
     Raises:
         OSError: the disk is full, for example. Nothing but a dotted directory is left behind, and not even that if it
@@ -45,10 +46,6 @@ def publish(root: Path, frames: int, files: Mapping[str, bytes], notes: Mapping[
     root.mkdir(parents=True, exist_ok=True)
     sweep(root)
     path = root / f"step-{frames:012d}"
-    if path.exists():
-        if not _reason_against(path):
-            return path
-        _remove(path)
     aside = Path(tempfile.mkdtemp(prefix=f"{_ASIDE[0]}{path.name}-", dir=root))
     try:
         aside.chmod(0o755)  # mkdtemp's 0700 would hide a shared run from colleagues
@@ -67,10 +64,15 @@ def publish(root: Path, frames: int, files: Mapping[str, bytes], notes: Mapping[
                 file.flush()
                 os.fsync(file.fileno())
         sync_directory(aside)
-        aside.rename(path)
+        if not path.exists():
+            aside.rename(path)
+        elif not _exchange(aside, path):
+            _remove(path)
+            aside.rename(path)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
+    shutil.rmtree(aside, ignore_errors=True)  # what stood there before, if anything did
     sync_directory(root)
     return path
 
@@ -106,25 +108,71 @@ def newest_good(root: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
     return None, passed_over
 
 
-def is_phase_end(path: Path) -> bool:
-    """Tells whether a snapshot was taken at a phase's end (`kind` in its state.json)."""
+def notes_of(path: Path) -> dict[str, Any]:
+    """Returns what a snapshot's manifest says of it (`kind`, `number`, ...); nothing where it cannot be read.
+
+    Format 1 kept `kind` in the state alone.
+    """
     try:
-        state = json.loads((path / STATE).read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(state, dict) and state.get("kind") == "phase_end"
+        notes = json.loads((path / MANIFEST).read_bytes())
+        if notes["format"] == 1:
+            notes["kind"] = json.loads((path / STATE).read_bytes()).get("kind")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return {}
+    return notes if isinstance(notes, dict) else {}
 
 
-def prune(root: Path, keep_last: int, keep: Callable[[Path], bool] = is_phase_end) -> list[Path]:
+def is_phase_end(path: Path) -> bool:
+    """Tells whether a snapshot was taken at a phase's end."""
+    return notes_of(path).get("kind") == "phase_end"
+
+
+class Verified:
+    """Tells whether a snapshot is good, hashing each only once as long as none of its files changes."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, object] = {}
+
+    def __call__(self, path: Path) -> bool:
+        """Returns whether it verifies."""
+        if path in self._known and self._known[path] == _appearance(path):
+            return True
+        good = not _reason_against(path)
+        if good:
+            self.trust(path)
+        return good
+
+    def trust(self, path: Path) -> None:
+        """Takes note of a snapshot that is known to be good: this process has just written it."""
+        self._known[path] = _appearance(path)
+
+
+def _appearance(path: Path) -> object:
+    """What changes when somebody writes to a snapshot: sizes, times of change and file numbers."""
+    try:
+        with os.scandir(path) as entries:
+            found = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+    except OSError:
+        return None
+    return sorted((name, stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in found)
+
+
+def prune(
+    root: Path,
+    keep_last: int,
+    keep: Callable[[Path], bool] = is_phase_end,
+    is_good: Callable[[Path], bool] | None = None,
+) -> list[Path]:
     """Removes old snapshots; returns those removed.
 
     The `keep_last` (at least one) newest that verify stay, and older ones for which `keep` is true. Damaged ones do not
     count; they go once enough good ones are newer.
     """
+    is_good = is_good or Verified()
     good, removed = 0, []
     for path in reversed(all_snapshots(root)):
         if good < max(keep_last, 1):
-            good += not _reason_against(path)
+            good += is_good(path)
         elif not keep(path):
             _remove(path)
             removed.append(path)
@@ -153,6 +201,16 @@ def _remove(path: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def _exchange(one: Path, other: Path) -> bool:
+    """Gives two directories each other's name in one step (renameat2); False where the file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE of linux/fs.h
+    return bool(renameat2(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
+
+
 def _frames(path: Path) -> int:
     match = _NAME.match(path.name)
     return int(match[1]) if match else -1
@@ -179,8 +237,8 @@ def _reason_against_manifest(path: Path) -> str:
         well_formed, version, frames, files = False, None, None, {}
     if not well_formed:
         return f"{MANIFEST} is damaged"
-    if version != FORMAT:
-        return f"{MANIFEST}: format {version!r} is unknown (this version reads format {FORMAT})"
+    if version not in READABLE:
+        return f"{MANIFEST}: format {version!r} is unknown (this version reads {', '.join(map(str, READABLE))})"
     if _NAME.match(path.name) and frames != _frames(path):
         return f"{MANIFEST} is of another snapshot ({frames} frames)"
     if set(files) != {WEIGHTS, OPTIMIZER, STATE}:

@@ -125,6 +125,29 @@ def test_a_death_terminates_and_remembers_the_last_score_while_alive(make_game: 
         assert game.episode()["how_done"] >= 0
 
 
+def test_gold_and_depth_are_parts_of_the_score(make_game: MakeGame) -> None:
+    """What is left of a score without them is NetHack's score experience, which only grows (botl_score in botl.c)."""
+    game = make_game(max_episode_steps=2000, character="tou-hum-neu-mal")
+    rng = np.random.default_rng(5)
+    gained = 0
+    for seed in range(6):
+        game.reset(seed, seed)
+        began = int(game.observation()["blstats"][13])
+        assert began > 0  # a tourist is rich
+        rest, ended = 0, False
+        while not ended:
+            _, terminated, truncated = game.step(int(rng.integers(len(ACTIONS))))
+            ended = terminated or truncated
+            episode = game.episode()
+            left = episode["score"] - max(episode["gold"], 0) - 50 * (episode["depth"] - 1)
+            assert left >= rest
+            rest = left
+        if truncated:
+            assert episode["gold"] == game.observation()["blstats"][13] - began
+        gained += episode["gold"] > 0
+    assert gained
+
+
 def test_unknown_actions_are_refused_and_the_game_goes_on(make_game: MakeGame) -> None:
     game = make_game()
     game.reset(1, 2)

@@ -41,12 +41,15 @@ def metrics_row(
 ) -> dict[str, Any]:
     shares = {f"expert_{name}_share": share for name, share in zip(EXPERTS, (0.4, 0.3, 0.2, 0.1), strict=True)}
     entropies = {"alpha_entropy": alpha, "usage_entropy": usage, "routing_information": usage - alpha}
-    temperature = {"router_temperature": 0.7}
-    return {"frames": frames, "wall_seconds": wall, "phase": phase, **entropies, **shares, **temperature, **more}
+    rest = {"router_temperature": 0.7, "policy_entropy": 2.0, "policy_lag": 1.5}
+    return {"frames": frames, "wall_seconds": wall, "phase": phase, **entropies, **shares, **rest, **more}
 
 
 def episode_row(episode: int, frames: int, phase: str, score: float) -> dict[str, Any]:
-    return {"episode": episode, "frames": frames, "phase": phase, "score": score, "return": score, "length": 100}
+    return {
+        "episode": episode, "frames": frames, "phase": phase, "score": score, "return": score, "length": 100,
+        "depth": 1, "gold": min(score, 2), "how_done": 0, "alpha_entropy": 0.4,
+    }  # fmt: skip
 
 
 def write_rows(run_dir: Path, metrics: list[dict[str, Any]], episodes: list[dict[str, Any]]) -> None:
@@ -144,10 +147,13 @@ def test_bucket_shares_hold_every_score_once() -> None:
 
 def test_the_page_is_whole_and_needs_no_network(run_dir: Path) -> None:
     page = write_report(run_dir).read_text()
-    assert page.count("data:image/png;base64,") == 4
+    assert page.count("data:image/png;base64,") == len(list((run_dir / "report").glob("*.png"))) >= 9
     sources = re.findall(r"(?:src|href)\s*=\s*[\"']([^\"']*)", page)
     assert sources
-    assert all(source.startswith("data:") for source in sources)
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert {source for source in sources if source[0] == "#"} == {
+        f"#{name}" for name in re.findall(r' id="(.*?)"', page)
+    }
     assert not re.search(r"https?:|//[a-z]|@import|url\(|<script", re.sub(r"base64,[A-Za-z0-9+/=]*", "", page))
     assert "a &lt;run&gt; &amp; more" in page
     assert all(word in page for word in (*PHASES, "random policy", "Targets", "✗"))

@@ -296,6 +296,22 @@ def test_the_longest_noun_counts() -> None:
     assert "tool_underfoot" in lit(observation(message="You see here a tinning kit."))
 
 
+@pytest.mark.parametrize(
+    ("message", "condition"),
+    [
+        ("You smite the newt.", "said_hero_hits"),
+        ("You strike the newt!", "said_hero_hits"),
+        ("The newt staggers from your powerful strike!", "said_hero_hits"),
+        ("As you kick the door, it crashes open!", "said_door_gives_way"),
+        ("As you kick the door, it shatters to pieces!", "said_door_gives_way"),
+        ("This cram ration is bland.", "said_ate"),
+        ("This pancake is terrible!", "said_ate"),
+    ],
+)
+def test_other_words_for_the_same_event(message: str, condition: str) -> None:
+    assert condition in lit(observation(message=message))
+
+
 def test_a_full_message_without_terminator_is_read_to_its_end() -> None:
     text = "." * (256 - len("You hear bubbling water.")) + "You hear bubbling water."
     assert "said_sound" in lit(observation(message=text))

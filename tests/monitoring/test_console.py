@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console as RichConsole
 
-from polybeast_moe.monitoring.console import Console, Status, TimeLeft, clock_text, status_line, status_screen
+from polybeast_moe.monitoring.console import Console
+from polybeast_moe.monitoring.screen import WHO, clock_text, status_line, status_screen
+from polybeast_moe.monitoring.status import Status, TimeLeft
 
 STATUS = Status(
     frames=123_456_789, episodes=1_234_567, fraction=0.5, wall_seconds=123_456.0, phase="deep_finetune",
@@ -56,13 +58,36 @@ def test_the_screen_tells_what_the_status_holds() -> None:
     for fact in (
         "123,456,789",
         "left 1:01:01, ran 1d 10:17:36",
-        "deep_finetune, sparsemax",
-        "0.4321",
+        "deep_finetune, temperature 0.4321",
+        "sparsemax, lr 1.25e-05",
         "1234.5 mean, 1234 median",
     ):
         assert fact in text
-    for fact in ("0.400 nats", "1.300 nats", "0.900 nats", "8,192 MiB", "29 s old", "survival", "100.0 %", "-1.5000"):
+    for fact in (
+        "0.400 nats",
+        "1.300 nats",
+        "0.900 nats",
+        "8,192 MiB",
+        "29 s old",
+        "survival",
+        "100.0 %",
+        "policy -2.000",
+    ):
         assert fact in text
+
+
+def test_everybody_waits_for_the_busiest() -> None:
+    def notes(status: Status) -> list[str]:
+        console = terminal()
+        console.print(status_screen(status, None))
+        lines = [line for line in written(console).splitlines() if any(f"│ {who}" in line for who in WHO.values())]
+        return [line.partition("%")[2].strip(" │") for line in lines]
+
+    assert notes(STATUS) == ["waits for the learner", "waits for the learner", "sets the pace"]
+    even = replace(STATUS, part_shares={"engine": 0.50, "inference": 0.97, "update": 0.96})
+    assert notes(even) == ["waits for the policy worker", "sets the pace", "sets the pace"]
+    assert notes(replace(STATUS, parts_take_turns=True)) == ["", "", ""]
+    assert notes(YOUNG) == ["", "", ""]
 
 
 def test_the_screen_keeps_its_height() -> None:
@@ -72,6 +97,12 @@ def test_the_screen_keeps_its_height() -> None:
         console.print(status_screen(status, None))
         heights.add(written(console).count("\n"))
     assert len(heights) == 1
+    assert heights.pop() <= 23  # beneath the last line above it, in a terminal of 24 lines
+
+
+def test_a_log_line_tells_of_restarts_once_there_are_some() -> None:
+    assert "restarts" not in status_line(replace(STATUS, restarts=0), None)
+    assert status_line(replace(STATUS, restarts=2), None).endswith("| restarts 2")
 
 
 def test_a_log_gets_one_plain_line_every_ten_seconds() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -20,6 +22,18 @@ def test_a_reading_sees_memory_that_the_process_takes() -> None:
         assert after.rss_bytes - before.rss_bytes > len(block) // 2
         pss = meter.pss_bytes()
         assert pss is None or len(block) < pss <= after.rss_bytes * 1.1
+
+
+def test_the_family_holds_what_its_children_hold() -> None:
+    meter = ProcessMeter()
+    before = meter.family_bytes()
+    script = "block = bytearray(64 << 20); block[::4096] = b'1' * (16 << 10); print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        assert meter.family_bytes() - before > 60 << 20
+        child.communicate(b"\n")
+    assert meter.family_bytes() - before < 30 << 20
 
 
 def test_processor_time_is_counted_since_the_last_reading() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 
 from polybeast_moe.errors import UserError
 from polybeast_moe.monitoring.columns import EPISODE_COLUMNS, metric_columns, metric_tags
 from polybeast_moe.monitoring.sinks import CsvSink, Sinks, csv_line
-from polybeast_moe.monitoring.tensorboard import TensorBoardSink
+from polybeast_moe.monitoring.tensorboard import LAYOUT, TensorBoardSink
 
 EXPERTS = ("survival", "combat")
 FILES = ("metrics.csv", "episodes.csv", "phases.jsonl")
@@ -160,6 +162,25 @@ def test_tensorboard_reads_the_curves_under_grouped_tags(tmp_path: Path) -> None
     events.Reload()
     (event,) = events.Tensors("events/changes")
     assert event.tensor_proto.string_val[0].decode() == "warmup: temperature 1.0 → 0.5 (by schedule)"
+
+
+def test_tensorboards_custom_pages_show_every_kind_of_curve(tmp_path: Path) -> None:
+    sink = TensorBoardSink(tmp_path, EXPERTS)
+    sink.metrics({"frames": 10})
+    sink.close()
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    stored = events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0]
+    layout = Layout.FromString(stored)
+    charts = {chart.title: list(chart.multiline.tag) for page in layout.category for chart in page.chart}
+    assert list(charts) == [title for page in LAYOUT.values() for title in page]
+    tags = set(metric_tags(EXPERTS).values())
+    drawn = {tag for patterns in charts.values() for tag in tags if any(re.fullmatch(p, tag) for p in patterns)}
+    for patterns in charts.values():
+        for pattern in patterns:
+            assert any(re.fullmatch(pattern, tag) for tag in tags), f"{pattern} draws nothing"
+    rest = tags - drawn
+    assert {tag.partition("/")[0] for tag in rest} <= {"progress", "throughput", "policy", "loss"}
 
 
 def test_after_restoring_tensorboard_shows_no_point_twice(tmp_path: Path) -> None:

@@ -140,6 +140,7 @@ class LoneGame:
             "alpha_entropy": pytest.approx(float(np.mean(self.entropies)), abs=1e-9),
             "seed_core": self.seeds[0],
             "seed_disp": self.seeds[1],
+            "gold": episode["gold"],
         }
 
 

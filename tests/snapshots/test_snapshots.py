@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from polybeast_moe.snapshots import SnapshotError, load, newest_good, prune, save, sweep, verify
-from polybeast_moe.snapshots.directory import all_snapshots
+from polybeast_moe.snapshots.directory import all_snapshots, is_phase_end
 
 
 def write(root, frames, kind="periodic"):
@@ -58,7 +58,8 @@ def test_the_manifest_holds_every_files_checksum(tmp_path):
     for name in ("weights.safetensors", "optimizer.pt", "state.json"):
         content = (path / name).read_bytes()
         assert manifest["files"][name] == {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-    assert (manifest["format"], manifest["frames"]) == (1, 5)
+    assert (manifest["format"], manifest["frames"], manifest["kind"]) == (2, 5, "periodic")
+    assert {"python", "torch", "numpy", "nle", "polybeast-moe"} <= manifest["versions"].keys()
 
 
 def truncate(path):
@@ -92,7 +93,7 @@ DAMAGE = {
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "not a snapshot, it has no manifest.json"),
     "manifest cut": (lambda path: (path / "manifest.json").write_text('{"form'), "manifest.json is damaged"),
     "manifest foreign": (lambda path: (path / "manifest.json").write_text("[1]"), "manifest.json is damaged"),
-    "newer format": (change_manifest(format=2), "format 2 is unknown"),
+    "newer format": (change_manifest(format=3), "format 3 is unknown"),
     "renamed": (change_manifest(frames=4), "is of another snapshot (4 frames)"),
     "escaping": (change_manifest(files={"../x": {"sha256": "", "bytes": 0}}), "lists other files"),
 }
@@ -140,11 +141,14 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, dump):
     assert not (tmp_path / "executed").exists()
 
 
-def test_the_same_frames_twice_keep_the_first(tmp_path):
-    first = write(tmp_path, 7, kind="phase_end")
-    before = (first / "manifest.json").stat().st_ino
-    assert write(tmp_path, 7, kind="final") == first
-    assert (first / "manifest.json").stat().st_ino == before
+def test_the_same_frames_twice_keep_the_later_state_and_a_phases_end_stays_one(tmp_path):
+    """An operator may change the state between two updates."""
+    write(tmp_path, 7, kind="phase_end")
+    optimizer, weights = {"state": {}}, {"w": torch.zeros(2)}
+    again = save(tmp_path, 7, weights, optimizer, {"kind": "operator", "holds": {"temperature": 0.3}})
+    assert load(again).state == {"kind": "phase_end", "holds": {"temperature": 0.3}}
+    assert is_phase_end(again)
+    assert list(tmp_path.iterdir()) == [again]
 
 
 def test_prune_keeps_the_last_ones_and_phase_ends(tmp_path):

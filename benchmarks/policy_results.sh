@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Writes docs/results/{coverage,ops,graph,policy}.{md,json}: about fifteen minutes on two idle cores.
+#
+#   benchmarks/policy_results.sh RUN_DIR [ALL_ROLES_RUN_DIR]
+#
+# RUN_DIR: a run of configs/quickstart.yaml, whose policy plays. ALL_ROLES_RUN_DIR: a run of the quickstart with
+# env.character='"@"' env.max_episode_steps=5000; without it, one is trained here first (six minutes).
+set -euo pipefail
+run=${1:?which run: benchmarks/policy_results.sh RUN_DIR [ALL_ROLES_RUN_DIR]}
+all_roles=${2:-runs/all_roles}
+cd "$(dirname "$0")/.."
+python=.venv/bin/python recordings=build/recordings
+mkdir -p "$recordings"
+
+if [ ! -d "$all_roles/snapshots" ]; then
+  .venv/bin/polybeast-moe train quickstart env.character='"@"' env.max_episode_steps=5000 evaluation.random_episodes=0 \
+    --run-dir "$all_roles"
+fi
+$python benchmarks/play.py --rows 2048 --out $recordings/random.pt
+$python benchmarks/play.py --run "$run" --rows 2048 --out $recordings/trained.pt
+$python benchmarks/play.py --run "$run" --rows 40960 --every 2 --out $recordings/monk.pt
+$python benchmarks/play.py --run "$all_roles" --rows 40960 --every 4 --out $recordings/all_roles.pt
+
+$python benchmarks/conditions.py --steps 40000 --episode-steps 1500 \
+  --recorded $recordings/monk.pt $recordings/all_roles.pt --results
+$python benchmarks/ops.py --threads 1 --results
+reference=$(ls ../shared/data/hypergraph_gat_structure.json 2>/dev/null || true)
+$python benchmarks/graph.py --observations $recordings/random.pt $recordings/trained.pt \
+  ${reference:+--reference "$reference"} --compile --results
+$python benchmarks/policy.py --observations $recordings/random.pt $recordings/trained.pt --results

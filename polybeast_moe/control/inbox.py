@@ -1,0 +1,128 @@
+"""Commands as files, for where no socket can be reached: another machine that shares the run directory.
+
+    RUN_DIR/control/ID.command      written by the operator under another name, then renamed
+    RUN_DIR/control/ID.reply        written by the trainer in the same way
+
+The folder exists while a trainer listens. A file is never seen half-written, and one that is not an ordinary file of
+the trainer's own user is removed unread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from polybeast_moe.control.protocol import LONGEST_COMMAND, LONGEST_REPLY
+from polybeast_moe.errors import UserError
+
+FOLDER = "control"
+_COMMAND, _REPLY = ".command", ".reply"
+_POLL_SECONDS = 0.1
+
+
+def open_inbox(run_dir: Path) -> Path:
+    """Makes an empty folder for commands: what lies there was meant for an earlier trainer."""
+    folder = run_dir / FOLDER
+    close_inbox(run_dir)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def close_inbox(run_dir: Path) -> None:
+    """Removes the folder: nobody listens any more."""
+    folder = run_dir / FOLDER
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def commands_in(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Takes every command out of the folder; yields its ID and content."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(_COMMAND))
+    except OSError:
+        return
+    for name in names:
+        content = _take(folder / name)
+        if content is not None:
+            yield name.removesuffix(_COMMAND), content
+
+
+def answer(folder: Path, identity: str, reply: bytes) -> None:
+    """Leaves a reply for whoever sent the command."""
+    _publish(folder, identity + _REPLY, reply)
+
+
+def ask(run_dir: Path, message: bytes, patience: float, is_over: Callable[[], bool] = lambda: False) -> bytes:
+    """Leaves a command and waits for its reply.
+
+    Raises:
+        UserError: nobody listens, or nobody answers within `patience` seconds; the command is then withdrawn.
+    """
+    folder = run_dir / FOLDER
+    identity = secrets.token_hex(8)
+    try:
+        _publish(folder, identity + _COMMAND, message)
+    except OSError:
+        raise UserError(f"run directory {run_dir}: nobody is training there") from None
+    reply = folder / (identity + _REPLY)
+    deadline = time.monotonic() + patience
+    try:
+        while time.monotonic() < deadline and not is_over():
+            content = _take(reply, LONGEST_REPLY)
+            if content is not None:
+                return content
+            time.sleep(_POLL_SECONDS)
+    finally:
+        for file in (folder / (identity + _COMMAND), reply):
+            file.unlink(missing_ok=True)
+    raise UserError(f"run directory {run_dir}: nobody answers; its trainer may have been killed")
+
+
+def _publish(folder: Path, name: str, content: bytes) -> None:
+    aside = folder / f".{name}"
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    aside.rename(folder / name)
+
+
+def _take(path: Path, longest: int = LONGEST_COMMAND) -> bytes | None:
+    """Reads and removes a file; None when there is none, or it is not what it should be."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        _discard(path)
+        return None
+    try:
+        facts = os.fstat(descriptor)
+        ours = stat.S_ISREG(facts.st_mode) and facts.st_uid in (os.getuid(), 0)
+        return _read(descriptor, longest + 1) if ours else None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+        _discard(path)
+
+
+def _read(descriptor: int, most: int) -> bytes:
+    content = b""
+    while len(content) < most and (more := os.read(descriptor, most - len(content))):
+        content += more
+    return content
+
+
+def _discard(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -1,0 +1,159 @@
+"""Scores looked at more closely: over segments of episodes, by what they are made of, by how games ended.
+
+NetHack's score in play (`botl_score` of its botl.c) is the gold gained, if that is no loss, plus 50 points for each
+level below the first that was reached (from level 21 on 1,000 more each, beyond 30 a flat 10,000), plus score
+experience. Gold and depth are in `episodes.csv`; experience is the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from polybeast_moe.evaluation.report_data import DataTable, Floats, RunData
+from polybeast_moe.evaluation.tables import RANDOM_POLICY
+
+SEGMENT_EPISODES = 500
+MAX_SEGMENTS = 30
+PARTS = ("experience", "depth", "gold")
+# game_end_types of NetHack's hack.h; the engine adds the first two.
+ENDINGS = {
+    -2: "NetHack failed", -1: "step limit", 0: "killed", 1: "choked", 2: "poisoned", 3: "starved", 4: "drowned",
+    5: "burned", 6: "dissolved", 7: "crushed", 8: "stoned", 9: "turned to slime", 10: "genocided", 11: "panicked",
+    12: "tricked", 13: "quit", 14: "escaped", 15: "ascended",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive episodes: numbers of the first and the last, the phase they began in, and their figures."""
+
+    first: int
+    last: int
+    phase: str
+    frames: float
+    """Of the run, when the last one was counted."""
+    mean_score: float
+    standard_error: float | None
+    median_score: float
+    max_score: float
+    alpha_entropy: float | None
+    """Mean over episodes of their means over states of H(alpha), in nats."""
+
+
+@dataclass(frozen=True)
+class ScoreParts:
+    """What the mean score of a group of episodes is made of, in points."""
+
+    phase: str
+    episodes: int
+    mean_score: float
+    parts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Endings:
+    """How the episodes of a group ended (ending -> share), how long they were and how deep they went."""
+
+    phase: str
+    episodes: int
+    shares: dict[str, float]
+    mean_length: float | None
+    mean_depth: float | None
+    max_depth: float | None
+
+
+def segments(run: RunData) -> list[Segment]:
+    """Returns segments of 500 episodes in the order of `episodes.csv`; of a multiple of 500 in a long run."""
+    scores = run.episodes.floats("score")
+    size = SEGMENT_EPISODES * max(1, math.ceil(len(scores) / (SEGMENT_EPISODES * MAX_SEGMENTS)))
+    return [_segment(run, begin, min(begin + size, len(scores))) for begin in range(0, len(scores), size)]
+
+
+def score_parts(run: RunData) -> list[ScoreParts]:
+    """Returns what scores are made of in each phase, and the random policy's; none where gold was not recorded."""
+    return [found for phase, table in _groups(run) if (found := _parts(phase, table)) is not None]
+
+
+def endings(run: RunData) -> list[Endings]:
+    """Returns how games ended in each phase, and those of the random policy; none where that was not recorded."""
+    return [found for phase, table in _groups(run) if (found := _endings(phase, table)) is not None]
+
+
+def ending_names(groups: list[Endings]) -> list[str]:
+    """Returns the endings that occur, the most frequent first."""
+    names = dict.fromkeys(name for group in groups for name in group.shares)
+    return sorted(names, key=lambda name: -sum(group.shares.get(name, 0.0) * group.episodes for group in groups))
+
+
+def _groups(run: RunData) -> list[tuple[str, DataTable]]:
+    phases = run.episodes.strings("phase")
+    groups = [(phase, run.episodes.where(phases == phase)) for phase in run.phases]
+    if run.random_episodes is not None:
+        groups.append((RANDOM_POLICY, run.random_episodes))
+    return [(phase, table) for phase, table in groups if table.length]
+
+
+def _segment(run: RunData, begin: int, end: int) -> Segment:
+    part = slice(begin, end)
+    scores = run.episodes.floats("score")[part]
+    known = scores[np.isfinite(scores)]
+    count = len(known)
+    return Segment(
+        first=begin + 1,
+        last=end,
+        phase=str(run.episodes.strings("phase")[begin]),
+        frames=float(run.episodes.floats("frames")[end - 1]),
+        mean_score=float(known.mean()) if count else math.nan,
+        standard_error=float(known.std(ddof=1) / math.sqrt(count)) if count > 1 else None,
+        median_score=float(np.median(known)) if count else math.nan,
+        max_score=float(known.max()) if count else math.nan,
+        alpha_entropy=_mean(run.episodes.floats("alpha_entropy")[part]),
+    )
+
+
+def _parts(phase: str, table: DataTable) -> ScoreParts | None:
+    score, depth, gold = (table.floats(name) for name in ("score", "depth", "gold"))
+    known = np.isfinite(score) & np.isfinite(depth) & np.isfinite(gold)
+    if not known.any():
+        return None
+    score, depth, gold = score[known], depth[known], np.maximum(gold[known], 0.0)
+    depth_points = depth_score(depth)
+    means = {"experience": score - gold - depth_points, "depth": depth_points, "gold": gold}
+    return ScoreParts(
+        phase, int(known.sum()), float(score.mean()), {name: float(points.mean()) for name, points in means.items()}
+    )
+
+
+def depth_score(depth: Floats) -> Floats:
+    """Returns the points that the deepest level reached is worth: [n] -> [n]."""
+    extra = np.where(depth > 30, 10_000.0, np.where(depth > 20, 1000.0 * (depth - 20), 0.0))
+    points: Floats = 50.0 * (depth - 1) + extra
+    return points
+
+
+def _endings(phase: str, table: DataTable) -> Endings | None:
+    how = table.floats("how_done")
+    known = how[np.isfinite(how)]
+    if not len(known):
+        return None
+    depth = table.floats("depth")
+    shares: dict[str, float] = {}
+    for code in known:
+        name = ENDINGS.get(int(code), f"end {int(code)}")
+        shares[name] = shares.get(name, 0.0) + 1 / len(known)
+    return Endings(
+        phase,
+        len(known),
+        shares,
+        mean_length=_mean(table.floats("length")),
+        mean_depth=_mean(depth),
+        max_depth=float(np.nanmax(depth)) if np.isfinite(depth).any() else None,
+    )
+
+
+def _mean(values: Floats) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else None

@@ -1,0 +1,95 @@
+"""Results are judged by goals.yaml alone, and what is written says what was measured."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def results() -> ModuleType:
+    specification = importlib.util.spec_from_file_location("benchmark_results", BENCHMARKS / "results.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[specification.name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "goals.yaml").write_text(
+        "fast: {goal: 'steps', at_least: 3}\n"
+        "small: {goal: 'memory', at_most: 40}\n"
+        "between: {goal: 'entropy', within: [0.3, 0.5]}\n"
+    )
+    return tmp_path
+
+
+def test_every_committed_goal_has_one_bound(results: ModuleType) -> None:
+    assert "engine_sync_32" in results.read_goals()
+
+
+def test_a_goal_with_two_bounds_or_none_is_refused(results: ModuleType) -> None:
+    with pytest.raises(ValueError, match="needs one of"):
+        results.Goal("speed")
+    with pytest.raises(ValueError, match="needs one of"):
+        results.Goal("speed", at_least=1, at_most=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "met"),
+    [
+        ("fast", 3.0, True),
+        ("fast", 2.99, False),
+        ("small", 40.0, True),
+        ("small", 40.1, False),
+        ("between", 0.3, True),
+        ("between", 0.51, False),
+        ("between", float("nan"), False),
+        ("fast", float("nan"), False),
+    ],
+)
+def test_bounds_include_their_limits(results: ModuleType, folder: Path, name: str, value: float, met: bool) -> None:
+    [judged] = results.judge({name: results.Measured(value, value, value)}, results.read_goals(folder / "goals.yaml"))
+    assert judged["met"] is met
+
+
+def test_the_median_is_judged_and_the_spread_is_kept(results: ModuleType, folder: Path) -> None:
+    measured = {"fast": results.spread([2.0, 3.5, 5.0]), "small": results.spread([50, 41, 45])}
+    judged = results.write(
+        "engine",
+        title="Engine",
+        measured=measured,
+        sections=["## More"],
+        raw={"x": [1]},
+        commands=["run"],
+        folder=folder,
+    )
+    assert [(goal["measured"], goal["low"], goal["high"], goal["met"]) for goal in judged] == [
+        (3.5, 2.0, 5.0, True),
+        (45, 41, 50, False),
+    ]
+    kept = json.loads((folder / "engine.json").read_text())
+    assert kept["goals"] == judged
+    assert kept["raw"] == {"x": [1]}
+    assert kept["commands"] == ["run"]
+    assert {"cpu", "cores", "versions", "commit"} <= kept["machine"].keys()
+    page = (folder / "engine.md").read_text()
+    assert "| steps ≥ 3 | 3.5 | 2 | 5 | yes |" in page
+    assert "| memory ≤ 40 | 45 | 41 | 50 | no |" in page
+
+
+def test_a_figure_without_a_goal_is_refused_and_nothing_is_written(results: ModuleType, folder: Path) -> None:
+    measured = {"unheard_of": results.spread([1.0])}
+    with pytest.raises(KeyError, match="unheard_of"):
+        results.write("x", title="X", measured=measured, sections=[], raw={}, commands=[], folder=folder)
+    assert not (folder / "x.md").exists()

@@ -1,0 +1,174 @@
+"""Ranks that learn together: real processes under torchrun, joined by Gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks_program import make_learner
+
+from polybeast_moe.config import RunConfig
+from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.learning import losses
+from polybeast_moe.learning.distributed import ALONE, joined
+from polybeast_moe.learning.phases import ControllerState, Counters, LossSettings, Settings, advance
+from polybeast_moe.models import build_policy
+from polybeast_moe.runtime.inline import InlineRuntime
+from polybeast_moe.runtime.rollouts import Rollout, make_batch
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PROGRAM = Path(__file__).with_name("ranks_program.py")
+EXPERTS = 16
+CHANGES = (
+    "graph.enabled=true",
+    "runtime.groups=4",
+    "learner.slots_per_batch=4",
+    "env.max_episode_steps=9",
+    "policy.lstm=4",
+    "policy.expert_execution=sparse",
+    f"policy.experts=[{', '.join(f'expert_{i}' for i in range(EXPERTS))}]",
+    "learner.optimizer.eps=0.01",  # else Adam makes whole steps of what rounding leaves of a gradient
+)
+
+
+def torchrun(size: int, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", PROGRAM]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.run([*command, folder], capture_output=True, text=True, env=environment, timeout=240)
+
+
+@pytest.fixture
+def recorded(make_config, nle_package, tmp_path: Path):
+    """Rollouts of three updates; `batches(update, parts)` deals them out."""
+    config = make_config(*CHANGES)
+    torch.manual_seed(0)
+    policy = build_policy(make_config(*CHANGES, "graph.enabled=false"), None, num_actions=len(ACTIONS))
+    games = tmp_path / "games"
+    games.mkdir()
+    runtime = InlineRuntime(config, policy, nle_package, games)
+    runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
+    kept: list[list[Rollout]] = []
+    for _ in range(3):
+        rollouts = runtime.collect()
+        assert rollouts is not None
+        kept.append([_copy(rollout) for rollout in rollouts])
+        runtime.give_back(rollouts)
+    runtime.close()
+    assert sum(int(rollout["final_count"][0]) for rollouts in kept for rollout in rollouts) > 4
+    return config, kept
+
+
+def _copy(rollout: Rollout) -> Rollout:
+    copy = object.__new__(Rollout)
+    copy.slot, copy.fields = rollout.slot, {name: value.clone() for name, value in rollout.fields.items()}
+    return copy
+
+
+def settings_of(config: RunConfig) -> list[Settings]:
+    """Sharp routing, so that some experts are idle on some rank; a weight on every loss; values that change."""
+    _, first, _ = advance(config.phases, ControllerState(), Counters(), {})
+    every = LossSettings(policy=1.0, baseline=0.5, entropy=0.01, alpha_entropy=0.1, load_balance=0.3)
+    return [
+        replace(first, routing="sparsemax", temperature=temperature, learning_rate=rate, losses=every)
+        for temperature, rate in ((0.05, 1e-2), (0.1, 2e-2), (0.02, 1e-2))
+    ]
+
+
+def write(folder: Path, config: RunConfig, updates: list[dict[str, Any]]) -> None:
+    torch.save({"config": config.to_plain(), "updates": updates}, folder / "recorded.pt")
+
+
+def dealt(rollouts: list[Rollout], size: int) -> list[Any]:
+    each = len(rollouts) // size
+    return [(make_batch(rollouts[i * each : (i + 1) * each]), 1 / size) for i in range(size)]
+
+
+def assert_same(found: dict[str, Any], policy: torch.nn.Module, norms: list[float]) -> None:
+    assert found["norms"] == pytest.approx(norms, rel=1e-4)
+    for name, expected in policy.state_dict().items():
+        torch.testing.assert_close(found["weights"][name], expected, rtol=1e-4, atol=2e-5, msg=lambda m, n=name: n + m)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_ranks_with_parts_of_a_batch_equal_one_rank_with_all_of_it(recorded, tmp_path: Path, size: int) -> None:
+    """Every loss and both means over a batch, idle experts, a recurrent core, truncated games, three steps of Adam."""
+    config, rollouts = recorded
+    settings = settings_of(config)
+    updates = [{"settings": s, "parts": dealt(r, size)} for s, r in zip(settings, rollouts, strict=True)]
+    write(tmp_path, config, updates)
+    done = torchrun(size, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    policy, learner = make_learner(config, ALONE, seed=0)
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    alpha = policy(updates[0]["parts"][0][0].observation, updates[0]["parts"][0][0].initial_state,
+                   first=updates[0]["parts"][0][0].first, temperature=0.05).alpha  # fmt: skip
+    assert (alpha.sum(0) == 0).any(), "no expert is idle on rank 0: the test is too easy"
+    norms = [learner.update(make_batch(r), s).diagnostics["grad_norm"] for s, r in zip(settings, rollouts, strict=True)]
+    assert max((policy.state_dict()[name] - value).abs().max() for name, value in before.items()) > 1e-2
+    ranks = [torch.load(tmp_path / f"rank-{i}.pt", weights_only=True) for i in range(size)]
+    for found in ranks:
+        assert_same(found, policy, norms)
+        assert all(torch.equal(found["weights"][name], ranks[0]["weights"][name]) for name in before)
+
+    said = [json.loads((tmp_path / f"rank-{i}.json").read_text()) for i in range(size)]
+    assert all(one["everyone"] == [10 * i for i in range(size)] for one in said)
+    assert all(one["from_lead"] == "said by 0" and one["lead_first"] == "done by 0" for one in said)
+    assert [one["to_lead"] for one in said] == [[*range(size)], *([[]] * (size - 1))]
+    assert {one["refused"] for one in said} == {"0 refuses"}
+    assert said[0]["seed"] == 7
+    assert len({one["seed"] for one in said}) == size
+
+
+def test_shares_weigh_unequal_batches_and_a_rank_without_one_changes_nothing(recorded, tmp_path: Path) -> None:
+    """Three rollouts against one; then everything on rank 0; then everything on rank 1."""
+    config, rollouts = recorded
+    settings = settings_of(config)
+    parts = [
+        [(make_batch(rollouts[0][:3]), 0.75), (make_batch(rollouts[0][3:]), 0.25)],
+        [(make_batch(rollouts[1]), 1.0), (None, 0.0)],
+        [(None, 0.0), (make_batch(rollouts[2]), 1.0)],
+    ]
+    write(tmp_path, config, [{"settings": s, "parts": p} for s, p in zip(settings, parts, strict=True)])
+    (tmp_path / "fail").touch()
+    done = torchrun(2, tmp_path)
+    policy, learner = make_learner(config, ALONE, seed=0)
+    norms = [learner.update(make_batch(r), s).diagnostics["grad_norm"] for s, r in zip(settings, rollouts, strict=True)]
+    for i in range(2):
+        assert_same(torch.load(tmp_path / f"rank-{i}.pt", weights_only=True), policy, norms)
+
+    # And then rank 1 failed, on purpose: everybody ends, and the reason is there to be read.
+    assert done.returncode != 0
+    assert "ValueError: rank 1 has had enough" in done.stderr
+    assert "another rank failed: rank 1: ValueError: rank 1 has had enough" in done.stderr
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")  # as some schedulers set it
+    with joined() as ranks:
+        assert ranks == ALONE
+        assert ranks.lead
+        assert ranks.everyone(3) == [3]
+        assert ranks.to_lead(3) == [3]
+        assert ranks.from_lead(3) == ranks.lead_first(lambda: 3) == 3
+        value = torch.ones(2)
+        assert ranks.mean(value, 1.0) is value
+        assert ranks.seed(5) == 5
+        assert ranks.cores(2) == 2
+
+
+def test_means_over_ranks_are_taken_where_they_are_not_linear() -> None:
+    scores = torch.randn(40, 4, dtype=torch.float64)
+    halves = [torch.softmax(part, -1).mean(0) for part in scores.chunk(2)]
+    together = losses.load_balance_loss(scores)
+    half = losses.load_balance_loss(scores[:20], over_ranks=lambda own: (own + halves[1]) / 2)
+    torch.testing.assert_close(half, together)
+    assert not torch.isclose(losses.load_balance_loss(scores[:20]), together)
