@@ -85,7 +85,8 @@ class _PrintCompletion(argparse.Action):
 
         del option_string
 
-        files, folders = ("config", "json"), ("run_dir", "run_dirs", "snapshots", "output", "origin", "from_weights")
+        files = ("config", "json", "replay")
+        folders = ("run_dir", "run_dirs", "snapshots", "snapshot", "best", "output", "origin", "from_weights")
         commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
         for action in (action for command in commands.choices.values() for action in command._actions):
             if action.nargs != 0 and action.dest in (*files, *folders):
@@ -105,6 +106,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--print-completion",
         action=_PrintCompletion,
+        default=argparse.SUPPRESS,
         choices=shells,
         metavar="SHELL",
         help="for the Tab key: bash, zsh, tcsh",
