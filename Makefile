@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
-.PHONY: install train test chaos soak-resets lint format clean
+.PHONY: install train test docs chaos soak-resets lint format clean
 
 install: .venv/.built
 
@@ -22,6 +22,10 @@ train: install
 
 test: install
 	$(BIN)/pytest
+
+# The documentation as a site in build/site; a broken link or a reference to nothing is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 chaos: install
 	$(BIN)/python benchmarks/chaos.py

@@ -24,7 +24,7 @@ _EXAMPLES = {
     "train": """examples:
   polybeast-moe train quickstart
   polybeast-moe train debug --run-dir runs/try seed=2 policy.lstm=128
-  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start   starts, goes on
+  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start  starts, goes on
   polybeast-moe train phases/deep_finetune --from runs/x/snapshots/step-0000123""",
     "resume": """examples:
   polybeast-moe resume runs/try
