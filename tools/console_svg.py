@@ -25,6 +25,7 @@ from polybeast_moe.monitoring.status import Status, TimeLeft
 
 
 def main() -> None:
+    """Reads the arguments and writes the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("output", type=Path)
