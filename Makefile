@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
-.PHONY: install train test docs chaos soak-resets lint format clean
+.PHONY: install train test docs chaos soak soak-resets lint format clean
 
 install: .venv/.built
 
@@ -27,8 +27,14 @@ test: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# Processes killed within a run, then whole runs.
 chaos: install
 	$(BIN)/python benchmarks/chaos.py
+	$(BIN)/python benchmarks/chaos_runs.py --results
+
+# An hour of training, watched.
+soak: install
+	$(BIN)/python benchmarks/soak.py --results
 
 # What 100,000 episodes leave behind: nothing.
 soak-resets: install

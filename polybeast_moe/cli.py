@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -13,6 +13,7 @@ from polybeast_moe.errors import RunFailed, UserError
 
 if TYPE_CHECKING:
     from polybeast_moe.config import RunConfig
+    from polybeast_moe.learning.distributed import Ranks
     from polybeast_moe.snapshots import Origin
 
 _EXAMPLES = {
@@ -41,7 +42,8 @@ _EXAMPLES = {
   polybeast-moe report runs/a runs/b     runs/a/report/comparison/index.html""",
     "doctor": """examples:
   polybeast-moe doctor
-  polybeast-moe doctor --self-test   plays, computes, trains; exit code 1 if not""",
+  polybeast-moe doctor --self-test   plays, computes, trains; exit code 1 if not
+  polybeast-moe doctor --plan 8 96   frames/s of 8 GPUs and 96 cores, by a model""",
 }
 
 
@@ -148,6 +150,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_evaluate(add("evaluate", "play episodes with trained policies and say how they score"))
     doctor = add("doctor", "show what this machine has, and what to do about problems")
     doctor.add_argument("--self-test", action="store_true", help="also try engine, kernels and processes")
+    doctor.add_argument(
+        "--plan", nargs=2, type=int, metavar=("GPUS", "CORES"), help="predict frames/s and name what binds"
+    )
+    doctor.add_argument(
+        "--gpu-us", nargs=2, type=float, metavar=("INFERENCE", "UPDATE"), help="microseconds of a GPU a frame"
+    )
 
     # Overrides may stand on either side of options; argparse alone gathers only the first stretch of them.
     arguments, rest = parser.parse_known_args(argv)
@@ -189,13 +197,12 @@ def _run(arguments: argparse.Namespace) -> int:
             from polybeast_moe.control.command import control
 
             return control(Path(arguments.run_dir), arguments.words, as_json=arguments.json, use_inbox=arguments.inbox)
-    return _doctor(arguments.self_test)
+    return _plan(arguments) if arguments.plan else _doctor(arguments.self_test)
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from polybeast_moe.config_files import load_config
     from polybeast_moe.envs.nle_package import check_nle
-    from polybeast_moe.run_directory import RunDirectory, holds_run
 
     check_nle()
     origin = _origin(arguments)
@@ -204,18 +211,37 @@ def _train(arguments: argparse.Namespace) -> int:
         _refuse_other_network(origin, config)
     if arguments.run_dir == "":
         raise UserError("--run-dir is empty: name a folder, or leave it out")
+    return _with_ranks(lambda ranks: _begin(arguments, config, origin, ranks))
+
+
+def _with_ranks(lead: Callable[[Ranks], int]) -> int:
+    """Trains with the ranks that torchrun has started, if it has; `lead` is what rank 0 does."""
+    from polybeast_moe.learning.distributed import joined
+
+    with joined() as ranks:
+        if ranks.lead:
+            return lead(ranks)
+        from polybeast_moe.follower import follow
+
+        return follow(ranks)
+
+
+def _begin(arguments: argparse.Namespace, config: RunConfig, origin: Origin | None, ranks: Ranks) -> int:
+    """Starts a run, or goes on with it where the arguments allow that."""
+    from polybeast_moe.run_directory import RunDirectory, holds_run
+
     path = arguments.run_dir or config.run_dir
     if arguments.resume_or_start:
         if path is None:
             raise UserError("--resume-or-start needs to know which run: give --run-dir DIR")
         if holds_run(path):
-            return _go_on(path, config, start_without_snapshot=True)
+            return _go_on(path, config, ranks, start_without_snapshot=True)
     path = path or f"runs/{Path(arguments.config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     from polybeast_moe.trainer import train  # before anything is created
 
     with RunDirectory.create(path, config) as run:
         try:
-            return train(config, run, None) if origin is None else train(config, run, None, origin)
+            return train(config, run, None, origin, ranks)
         except Exception:  # a foreign graph, for example: without a snapshot it is as if it had never been tried
             run.withdraw()
             raise
@@ -245,10 +271,10 @@ def _resume(path: str, overrides: Sequence[str]) -> int:
 
     check_nle()
     config = RunDirectory.open(path, lock=False).config(overrides)
-    return _go_on(path, config, start_without_snapshot=False)
+    return _with_ranks(lambda ranks: _go_on(path, config, ranks, start_without_snapshot=False))
 
 
-def _go_on(path: str, config: RunConfig, start_without_snapshot: bool) -> int:
+def _go_on(path: str, config: RunConfig, ranks: Ranks, *, start_without_snapshot: bool) -> int:
     """Continues the run in `path` with `config`, from its newest good snapshot."""
     from polybeast_moe.run_directory import RunDirectory
     from polybeast_moe.snapshots import newest_good
@@ -265,7 +291,7 @@ def _go_on(path: str, config: RunConfig, start_without_snapshot: bool) -> int:
             run.clear_records()
         from polybeast_moe.trainer import train
 
-        return train(config, run, snapshot)
+        return train(config, run, snapshot, ranks=ranks)
 
 
 def _report(paths: Sequence[Path], output: str | None) -> int:
@@ -289,6 +315,21 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     given = {key: value for key, value in vars(arguments).items() if key != "command"}
     return run_evaluate(Request(**given))
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from polybeast_moe.scaling import MEASURED, GpuCosts, describe, plan_cpu, plan_gpu
+
+    gpus, cores = arguments.plan
+    if gpus < 0 or cores < max(1, gpus):
+        raise UserError(f"--plan {gpus} {cores}: GPUS from 0, CORES at least one and one a GPU")
+    if arguments.gpu_us and min(arguments.gpu_us) <= 0:
+        raise UserError("--gpu-us: microseconds are above 0")
+    gpu = GpuCosts(*arguments.gpu_us) if arguments.gpu_us else None
+    plan = plan_gpu(gpus, cores, MEASURED, gpu) if gpus else plan_cpu(cores, MEASURED)
+    for name, finding in describe(plan, gpu_known=not gpus or gpu is not None):
+        print(f"{name:<10}{finding}")
+    return 0
 
 
 def _doctor(self_test: bool) -> int:

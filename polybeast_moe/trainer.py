@@ -19,11 +19,14 @@ from polybeast_moe.control.server import ControlServer
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
 from polybeast_moe.errors import RunFailed
+from polybeast_moe.evaluation.held_out import HeldOutEvaluation
 from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
 from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning import operator
-from polybeast_moe.learning.learner import Learner, UpdateReport
+from polybeast_moe.learning.crew import Begin, Crew
+from polybeast_moe.learning.distributed import ALONE, Ranks
+from polybeast_moe.learning.learner import Learner, SkippedUpdates
 from polybeast_moe.learning.phases import (
     ControllerState,
     Counters,
@@ -35,9 +38,10 @@ from polybeast_moe.learning.phases import (
 )
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.console import Console
+from polybeast_moe.monitoring.make import make_sinks
 from polybeast_moe.monitoring.metrics import MetricsWindow
 from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
-from polybeast_moe.monitoring.sinks import CsvSink, Sink, Sinks
+from polybeast_moe.monitoring.sinks import Sinks
 from polybeast_moe.monitoring.status import Status
 from polybeast_moe.ops.backends import select_mixture
 from polybeast_moe.run_directory import RunDirectory
@@ -51,25 +55,34 @@ from polybeast_moe.snapshots import Origin, Snapshot, SnapshotWriter, load
 from polybeast_moe.snapshots.randomness import random_states, seed_all
 
 _PAUSE_SECONDS = 0.05  # between looks at what operators want, while paused
-_GIVE_UP_AFTER_SKIPPED = 100  # updates in a row
 
 
-def train(config: RunConfig, run_dir: RunDirectory, resume: Path | None = None, origin: Origin | None = None) -> int:
+def train(
+    config: RunConfig,
+    run_dir: RunDirectory,
+    resume: Path | None = None,
+    origin: Origin | None = None,
+    ranks: Ranks = ALONE,
+) -> int:
     """Trains until the last phase ends or somebody asks to stop; returns the exit code (see `StopRequests`).
 
-    `resume` is the snapshot to go on from, `origin` the one that a new run begins with.
+    `resume` is the snapshot to go on from, `origin` the one that a new run begins with. With several `ranks` this is
+    rank 0, and the others are in `follower.follow`.
     """
     keep_freed_memory()
     name_process("pbm-learner-0")
-    torch.set_num_threads(with_defaults(config.runtime, usable_cores()).threads or 1)
+    torch.set_num_threads(with_defaults(config.runtime, ranks.cores(usable_cores())).threads or 1)
     package = check_nle()
+    crew = Crew(ranks, config.distributed.patience)
+    crew.begin(Begin(config, str(run_dir.log)))
     snapshot = load(resume) if resume is not None else None
     games, lock = make_games_folder()
     try:
         with StopRequests() as stop, Console() as console:
-            trainer = Trainer(config, run_dir, package, games, console, snapshot, origin)
+            trainer = Trainer(config, run_dir, package, games, console, snapshot, origin, crew)
             try:
                 trainer.run(stop)
+                crew.end()
             finally:
                 trainer.close()
             if not stop():
@@ -100,19 +113,23 @@ class Trainer:
         console: Console,
         snapshot: Snapshot | None = None,
         origin: Origin | None = None,
+        crew: Crew | None = None,
     ) -> None:
         """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from.
 
         A new run may begin with the weights, or the whole state, of an `origin`.
         """
-        self._config = config.model_copy(update={"runtime": with_defaults(config.runtime, usable_cores())})
+        self._crew = crew or Crew(ALONE, config.distributed.patience)
+        ranks = self._crew.ranks
+        runtime = with_defaults(config.runtime, ranks.cores(usable_cores()))
+        self._config = config.model_copy(update={"runtime": runtime})
         self._given = config
         self._run_dir = run_dir
         self._console = console
         self._counters = Counters()
         self._controller = ControllerState()
         self._starts = 0
-        self._skipped_in_a_row = 0
+        self._skips = SkippedUpdates(console.log)
         self._began = time.monotonic()
         self._meter = ProcessMeter()
         self._last_row: dict[str, Any] = {}
@@ -123,9 +140,9 @@ class Trainer:
         self._graph_hash = graph.hash if graph is not None else None
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
         select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
-        self._learner = Learner(self._policy, config.learner)
+        self._learner = Learner(self._policy, config.learner, ranks, experts=len(config.policy.expert_names))
         self._window = MetricsWindow(config.policy.expert_names)
-        self._sinks = Sinks(_sinks(config, run_dir.path), console.log)
+        self._sinks = Sinks(make_sinks(config, run_dir.path), console.log)
         self._snapshots = SnapshotWriter(
             run_dir.snapshots,
             keep_last=config.snapshots.keep_last,
@@ -133,10 +150,13 @@ class Trainer:
             before=(run_dir.metrics, run_dir.episodes, run_dir.phases),
             log=console.log,
         )
+        self._held_out = HeldOutEvaluation(config.evaluation, usable_cores(), run_dir.log, console.log)
+        self._held_out_figures: dict[str, float] = {}
         if snapshot is not None:
             self._restore(snapshot)
         elif origin is not None:
             self._begin_with(origin)
+        self._crew.share(self._policy, self._learner, self._starts, snapshot.state if snapshot is not None else {})
         self._runtime = self._make_runtime(package, games)
         if snapshot is not None:
             self._began += resuming.restore_games(self._runtime, snapshot, console.log)
@@ -148,13 +168,14 @@ class Trainer:
         self._stop = stop
         self._settings = self._advance({})
         self._tell_runtime()
+        self._crew.tell(self._settings, self._controller.finished)
         self._wait_for_start_up()
         while not self._controller.finished and not stop():
             self._desk.serve()
-            self._snapshots.look()
+            self._look_after_others()
             if self._desk.paused:
                 self._stand_still()
-            elif (rollouts := self._runtime.collect(self._interrupted)) is not None:
+            elif (rollouts := self._crew.collect(self._runtime, self._interrupted)) is not None:
                 self._update(rollouts)
         if stop():
             self._console.log("stopping: a snapshot is taken; a second signal would end the run without it")
@@ -165,14 +186,24 @@ class Trainer:
         """Learns from rollouts, and does what is due then: metrics, the next settings, a snapshot."""
         before = self._settings
         diagnostics = self._learn(rollouts, before)
+        self._crew.pass_on_stop(self._stop)
+        if diagnostics is None:
+            return
         self._settings = self._advance(diagnostics)
         self._tell_runtime()
+        self._crew.tell(self._settings, self._controller.finished)
         phase_ended = self._settings.phase != before.phase or self._controller.finished
         self._report(before, due=phase_ended)
         if phase_ended:
             self.take_snapshot("phase_end")
         elif time.monotonic() - self._snapshot_at >= self._config.snapshots.every_seconds and not self._snapshots.busy:
             self.take_snapshot("periodic")
+
+    def _look_after_others(self) -> None:
+        """Takes note of snapshots that were written and evaluations that have ended."""
+        self._snapshots.look()
+        self._held_out_figures |= self._held_out.look(self._snapshots.newest)
+        self._snapshots.kept = self._held_out.kept
 
     def _interrupted(self) -> bool:
         """Obeys operators while rollouts are collected; whether that must end."""
@@ -183,6 +214,7 @@ class Trainer:
         """Passes a moment of a pause. The run's clock stands still meanwhile."""
         began = time.monotonic()
         self._runtime.rest(_PAUSE_SECONDS)
+        self._crew.rest()
         paused = time.monotonic() - began
         self._began += paused
         self._row_at += paused
@@ -201,6 +233,7 @@ class Trainer:
         """Ends the games, writes what is still to be written and closes every file."""
         self._desk.close()
         self._runtime.close()
+        self._held_out.close()
         self._snapshots.close()
         self._sinks.close()
 
@@ -251,15 +284,19 @@ class Trainer:
             log=self._console.log,
         )
 
-    def _learn(self, rollouts: list[Rollout], settings: Settings) -> dict[str, float]:
-        """One update: consumes the rollouts, counts their frames and episodes."""
+    def _learn(self, rollouts: list[Rollout], settings: Settings) -> dict[str, float] | None:
+        """One update: consumes the rollouts of all ranks, counts their frames and episodes; None: nobody had any."""
         began = time.perf_counter()
-        batch = make_batch(rollouts)
+        batch = make_batch(rollouts) if rollouts else None
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
         self._runtime.give_back(rollouts)
-        report = self._learner.update(batch, settings)
-        self._watch(report)
-        frames = batch.steps * batch.games
+        seen = self._crew.update(self._learner, batch, episodes, settings)
+        if seen is None:
+            return None
+        frames, report, episodes = seen.frames, seen.report, seen.episodes
+        for line in seen.messages:
+            self._console.log(line)
+        self._skips.look(report.applied, self._counters.updates + 1)
         number = self._counters.episodes
         self._counters = Counters(self._counters.frames + frames, number + len(episodes), self._counters.updates + 1)
         for episode in episodes:
@@ -278,17 +315,6 @@ class Trainer:
             self._window.spent(part, seconds - self._busy[part])
         self._busy = busy
         return report.diagnostics
-
-    def _watch(self, report: UpdateReport) -> None:
-        """Tells of an update that was skipped; gives up after too many in a row."""
-        self._skipped_in_a_row = 0 if report.applied else self._skipped_in_a_row + 1
-        if not report.applied:
-            self._console.log(f"update {self._counters.updates + 1} skipped: its loss or gradient was not finite")
-        if self._skipped_in_a_row == _GIVE_UP_AFTER_SKIPPED:
-            raise RunFailed(
-                f"{_GIVE_UP_AFTER_SKIPPED} updates in a row had no finite gradient: lower learning_rate and resume "
-                "from a snapshot before that"
-            )
 
     def _advance(self, metrics: dict[str, float]) -> Settings:
         """Asks the phase controller for the settings of the next update and keeps its events."""
@@ -318,8 +344,9 @@ class Trainer:
         if due or now - self._row_at >= self._config.monitoring.every_seconds:
             self._row_at = now
             health = {"memory_bytes": self._meter.family_bytes(), "restarts": self._runtime.restarts}
-            standing = self._standing(settings, now)
-            self._last_row = self._window.row(updates=self._counters.updates, **standing, **health)
+            standing = {**self._standing(settings, now), **health, **self._held_out_figures}
+            self._last_row = self._window.row(updates=self._counters.updates, **standing)
+            self._held_out_figures = {}
             self._sinks.metrics(self._last_row)
         self._console.update(self._status(settings, now))
 
@@ -369,8 +396,9 @@ class Trainer:
             "starts": self._starts,
             "runtime": self._runtime.state(),
             "random": random_states(),
+            "ranks": self._crew.states(self._policy),
             "graph": self._graph_hash,
-            "best": self._snapshots.best,
+            "held_out": self._held_out.state(),
             "config": self._config.to_plain(),
         }
 
@@ -383,9 +411,9 @@ class Trainer:
             self._starts = state["starts"] + 1
             self._began = time.monotonic() - state["wall_seconds"]
             self._snapshots.go_on(snapshot)
-            self._sinks.restore(
-                state["sinks"]
-            )  # refuses files that cannot be cut back; from here on nothing is refused
+            if "held_out" in state:
+                self._held_out.restore(state["held_out"])
+            self._sinks.restore(state["sinks"])  # refuses files that cannot be cut back; nothing is refused after it
         resuming.tell_of_other_versions(snapshot, self._console.log)
         changes = self._run_dir.changes(self._given)
         self._keep_events(operator.override_events(changes, self._controller, self._counters))
@@ -405,16 +433,3 @@ class Trainer:
         self._counters, self._controller = resuming.take_over(
             snapshot, self._policy, self._graph_hash, self._learner, self._window
         )
-
-
-def _sinks(config: RunConfig, run_dir: Path) -> list[Sink]:
-    sinks: list[Sink] = [CsvSink(run_dir, config.policy.expert_names)]
-    if config.monitoring.tensorboard:
-        from polybeast_moe.monitoring.tensorboard import TensorBoardSink  # slow to import
-
-        sinks.append(TensorBoardSink(run_dir, config.policy.expert_names))
-    if config.monitoring.wandb is not None:
-        from polybeast_moe.monitoring.wandb_sink import WandbSink  # optional, and slow to import
-
-        sinks.append(WandbSink(run_dir, config.policy.expert_names, config.monitoring.wandb, config.to_plain()))
-    return sinks

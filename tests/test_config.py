@@ -295,3 +295,13 @@ def test_rewards_are_weighed_by_the_names_of_the_engine(write):
     assert "phases.warmup.reward.new_square: unknown key; did you mean 'new_squares'?" in complaint(
         file, "phases.warmup.reward.new_square=1"
     )
+
+
+def test_alignment_needs_a_graph_whose_prior_is_used(write):
+    file, align = write(MINIMAL), "phases.transition.losses.graph_alignment=0.1"
+    message = (
+        "phases.transition.losses.graph_alignment: needs graph.enabled: true and policy.router.operator_prior: true"
+    )
+    assert message in complaint(file, align)
+    assert message in complaint(file, align, "graph.enabled=true", "policy.router.operator_prior=false")
+    load_config(file, [align, "graph.enabled=true"])

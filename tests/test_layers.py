@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"doctor", "trainer", "resuming", "evaluation", "run_directory"},
+    {"doctor", "trainer", "follower", "resuming", "scaling", "evaluation", "run_directory"},
     {"runtime", "learning", "snapshots", "monitoring", "control"},
     {"models"},
     {"ops", "graph", "envs"},
@@ -36,6 +36,8 @@ PURE = (
     "learning.operator",
     "learning.schedules",
     "learning.losses",
+    "learning.objective",
+    "learning.temperature",
 )
 IMPURE = {"subprocess", "multiprocessing", "threading", "signal", "socket", "time", "datetime", "random", "tempfile"}
 IMPURE |= {"shutil", "pathlib", "io", "psutil", "logging", "fcntl", "mmap"}
@@ -131,7 +133,7 @@ def test_importing_costs_no_heavy_library(module: str) -> None:
 
 def test_only_the_command_line_and_child_processes_read_arguments() -> None:
     readers = {name for name, path in MODULES.items() if re.search(r"\bargv\b|argparse", path.read_text())}
-    assert readers <= {"cli", "runtime.policy_worker"}
+    assert readers <= {"cli", "runtime.policy_worker", "evaluation.held_out"}
 
 
 def test_only_the_distributed_learner_reads_the_launchers_variables() -> None:

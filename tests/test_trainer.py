@@ -18,6 +18,8 @@ import torch
 from polybeast_moe import cli, trainer
 from polybeast_moe.config import RunConfig
 from polybeast_moe.run_directory import RunDirectory
+from polybeast_moe.runtime.inline import InlineRuntime
+from polybeast_moe.runtime.policy_server import PolicyServer
 from polybeast_moe.snapshots import load, newest_good
 from polybeast_moe.snapshots.directory import all_snapshots
 
@@ -184,6 +186,50 @@ def test_a_resumed_run_goes_on_without_gap_or_repeat(make_config, tmp_path, monk
 
 
 @pytest.mark.usefixtures("no_report")
+def test_a_run_that_was_stopped_twice_is_bit_for_bit_the_run_that_was_not(make_config, tmp_path, monkeypatch) -> None:
+    """Weights, optimiser, every figure, every episode, mid-episode games and a recurrent policy's memory included."""
+    overrides = ["env.max_episode_steps=29", "policy.lstm=4", "monitoring.every_seconds=1e-9"]
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(make_config(*overrides), whole) == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        assert train(make_config(*overrides), parts) == 143
+    with monkeypatch.context() as patch:  # and once in the middle of a rollout
+        genuine, turns = PolicyServer.serve, iter(range(1, 1000))
+        patch.setattr(
+            PolicyServer,
+            "serve",
+            lambda self, version: (next(turns) == 13 and os.kill(os.getpid(), 15)) or genuine(self, version),
+        )
+        assert resume(parts) == 143
+    assert newest(parts).state["counters"]["frames"] == 4 * FRAMES
+    assert resume(parts) == 0
+    assert same_weights(whole, parts)
+    mine, other = newest(parts).optimizer["state"], newest(whole).optimizer["state"]
+    for number, state in other.items():
+        assert all(torch.equal(value, mine[number][name]) for name, value in state.items())
+    assert measured(whole) == measured(parts)
+    assert (whole / "episodes.csv").read_bytes() == (parts / "episodes.csv").read_bytes()
+    assert newest(whole).state["runtime"] == newest(parts).state["runtime"]
+    lengths = [int(episode["length"]) for episode in rows(whole / "episodes.csv")]
+    assert max(lengths) > 2 * 8, "no episode was cut by a stop"
+
+
+@pytest.mark.usefixtures("no_report")
+def test_games_that_cannot_be_played_again_begin_new_episodes(make_config, tmp_path, monkeypatch, capsys) -> None:
+    """Longer than is kept, or under another character: told, and no seed comes twice."""
+    for number, override in enumerate(["snapshots.replay_steps=5", "env.character=val-hum-law-fem"]):
+        path = tmp_path / str(number)
+        with monkeypatch.context() as patch:
+            stop_after(patch, 3)
+            train(make_config("snapshots.replay_steps=5" if number == 0 else "seed=1"), path)
+        assert resume(path, override) == 0
+        assert "6 games could not be played on and begin new episodes" in capsys.readouterr().out
+        seeds = [row["seed_core"] for row in rows(path / "episodes.csv")]
+        assert len(set(seeds)) == len(seeds)
+
+
+@pytest.mark.usefixtures("no_report")
 def test_restored_parts_are_those_that_were_saved(make_config, nle_package, tmp_path, monkeypatch) -> None:
     path = tmp_path / "run"
     config = make_config("policy.lstm=4")
@@ -220,11 +266,9 @@ def test_a_finished_run_resumes_into_a_longer_curriculum(make_config, tmp_path) 
 @pytest.mark.usefixtures("no_report")
 def test_a_stop_before_the_first_update_can_be_resumed(make_config, tmp_path, monkeypatch) -> None:
     path = tmp_path / "run"
-    genuine = trainer.InlineRuntime.collect
+    genuine = InlineRuntime.collect
     with monkeypatch.context() as patch:
-        patch.setattr(
-            trainer.InlineRuntime, "collect", lambda self, stop: os.kill(os.getpid(), 15) or genuine(self, stop)
-        )
+        patch.setattr(InlineRuntime, "collect", lambda self, stop: os.kill(os.getpid(), 15) or genuine(self, stop))
         assert train(make_config(), path) == 143
     assert newest(path).state["counters"]["frames"] == 0
     assert resume(path) == 0

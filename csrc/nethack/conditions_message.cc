@@ -33,6 +33,8 @@ constexpr Phrase kPhrases[] = {
     {"door opens", Said::kDoorOpens},
     {"door crashes open", Said::kDoorOpens},
     {"door shatters", Said::kDoorOpens},
+    {"it crashes open", Said::kDoorOpens},  // "As you kick the door, ..."
+    {"it shatters to pieces", Said::kDoorOpens},
     {"You swap places", Said::kPetSwap},
     {"blocks your path", Said::kPetBlocks},
     {"in the way!", Said::kPetBlocks},
@@ -44,6 +46,7 @@ constexpr Phrase kPhrases[] = {
     {"You smite ", Said::kHeroHits},  // what a Barbarian does
     {"You kick the ", Said::kHeroHits},
     {"You strike ", Said::kHeroHits},
+    {"from your powerful strike", Said::kHeroHits},  // "The newt staggers ..."
     {"You bite ", Said::kHeroHits},
     {"You claw ", Said::kHeroHits},
     {"You miss ", Said::kHeroMisses},
@@ -88,6 +91,8 @@ constexpr Phrase kPhrases[] = {
     {"go down here", Said::kNoStairs},
     {"go up here", Said::kNoStairs},
     {"You finish eating", Said::kAte},
+    {" is bland.", Said::kAte},
+    {" is terrible!", Said::kAte},
     {" delicious!", Said::kAte},
     {" tastes ", Said::kAte},
     {"cannot eat that", Said::kCannotEat},

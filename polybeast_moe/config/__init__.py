@@ -5,6 +5,7 @@ files and command-line overrides is `polybeast_moe.config_files`.
 """
 
 from polybeast_moe.config.base import MISFIT, Section
+from polybeast_moe.config.distributed import DistributedConfig
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.learner import LearnerConfig, OptimizerConfig, RewardConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, Until
@@ -19,6 +20,7 @@ __all__ = [
     "SEMANTIC_EXPERTS",
     "AlphaEntropyLoss",
     "Bound",
+    "DistributedConfig",
     "EntropyTarget",
     "EnvConfig",
     "EvaluationConfig",

@@ -20,11 +20,12 @@ def _number_ramp_or_target(value: Any) -> str:
 class EntropyTarget(Section):
     """Closed loop: the temperature is steered so that alpha entropy (nats) follows this schedule.
 
-    Each update multiplies the temperature by exp(gain * (target - alpha entropy)), kept within `bounds`.
+    Each update takes the logarithm of the temperature `gain` of the way to where the update's own batch would have met
+    the target, within `bounds`.
     """
 
     target_alpha_entropy: Schedule
-    gain: PositiveFloat = 0.1
+    gain: float = Field(0.5, gt=0, le=1)
     bounds: tuple[PositiveFloat, PositiveFloat] = (0.05, 10.0)
 
     @model_validator(mode="after")
@@ -95,14 +96,10 @@ class PhaseConfig(Section):
 
     def schedules(self) -> dict[str, Schedule]:
         """Returns every scalar of the phase that may move, by dotted key."""
-        temperature, losses = self.temperature, self.losses
+        temperature = self.temperature
         return {
             "temperature": temperature.target_alpha_entropy if isinstance(temperature, EntropyTarget) else temperature,
             "learning_rate": self.learning_rate,
-            "losses.policy": losses.policy,
-            "losses.baseline": losses.baseline,
-            "losses.entropy": losses.entropy,
-            "losses.alpha_entropy": losses.alpha_entropy.weight if losses.alpha_entropy is not None else 0.0,
-            "losses.load_balance": losses.load_balance,
+            **{f"losses.{name}": weight for name, weight in self.losses.schedules().items()},
             **{f"reward.{term}": getattr(self.reward, term) for term in RewardWeights.model_fields},
         }

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from polybeast_moe.config.base import Section, misfit
+from polybeast_moe.config.distributed import DistributedConfig
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.learner import LearnerConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig
@@ -51,9 +52,18 @@ class MonitoringConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """What is measured beside training: episodes of a uniformly random policy under the same protocol."""
+    """What is measured beside training: held-out episodes of snapshots, and a uniformly random policy.
+
+    Every `every_seconds` the newest snapshot plays `episodes` held-out games in a process of its own, less often where
+    that would take more than `share` of the machine.
+    """
 
     random_episodes: int = Field(0, ge=0)
+    every_seconds: PositiveFloat | None = Field(None, description="None: no evaluation during training")
+    episodes: PositiveInt = 100
+    seed: int = Field(1_000_003, ge=0, lt=2**63)
+    share: float = Field(0.1, gt=0, le=1, description="of the machine's processor time, at most")
+    threads: PositiveInt = 1
 
 
 class RunConfig(Section):
@@ -66,6 +76,7 @@ class RunConfig(Section):
     graph: GraphConfig = GraphConfig()
     policy: PolicyConfig = PolicyConfig()
     learner: LearnerConfig = LearnerConfig()
+    distributed: DistributedConfig = DistributedConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
     targets: dict[str, dict[str, Bound]] = Field(default_factory=dict)
     snapshots: SnapshotConfig = SnapshotConfig()
@@ -104,6 +115,15 @@ class RunConfig(Section):
                 if low < 0 or high > highest:
                     at = ("phases", index, "temperature", "target_alpha_entropy")
                     raise misfit(at, f"must lie between 0 and ln(number of experts) = {highest:.3f} nats")
+        return self
+
+    @model_validator(mode="after")
+    def _alignment_has_a_prior(self) -> RunConfig:
+        for index, phase in enumerate(self.phases):
+            wanted = ends(phase.losses.graph_alignment) != (0.0, 0.0)
+            if wanted and not (self.graph.enabled and self.policy.router.operator_prior):
+                what = "needs graph.enabled: true and policy.router.operator_prior: true"
+                raise misfit(("phases", index, "losses", "graph_alignment"), what)
         return self
 
     @model_validator(mode="after")

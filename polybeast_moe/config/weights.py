@@ -23,6 +23,16 @@ class LossWeights(Section):
     entropy: Weight = 0.01
     alpha_entropy: AlphaEntropyLoss | None = None
     load_balance: Weight = 0.0
+    expert_diversity: Weight = 0.0
+    semantic_orthogonality: Weight = 0.0
+    graph_alignment: Weight = 0.0
+    temporal_consistency: Weight = 0.0
+    overlap: Weight = 0.0
+
+    def schedules(self) -> dict[str, Schedule]:
+        """Returns the weight of every loss by name; that of alpha entropy without its direction."""
+        plain = {name: getattr(self, name) for name in type(self).model_fields if name != "alpha_entropy"}
+        return {**plain, "alpha_entropy": self.alpha_entropy.weight if self.alpha_entropy is not None else 0.0}
 
 
 class RewardWeights(Section):

@@ -102,11 +102,21 @@ def _take(path: Path, longest: int = LONGEST_COMMAND) -> bytes | None:
     except OSError:
         _discard(path)
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         facts = os.fstat(descriptor)
         ours = stat.S_ISREG(facts.st_mode) and facts.st_uid in (os.getuid(), 0)
-        content = file.read(longest + 1) if ours else None
-    _discard(path)
+        return _read(descriptor, longest + 1) if ours else None
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+        _discard(path)
+
+
+def _read(descriptor: int, most: int) -> bytes:
+    content = b""
+    while len(content) < most and (more := os.read(descriptor, most - len(content))):
+        content += more
     return content
 
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.nn.parallel import DistributedDataParallel
 
 from polybeast_moe import _C
@@ -24,6 +25,7 @@ from polybeast_moe.errors import RunFailed, UserError
 T = TypeVar("T")
 
 _LONGEST_SILENCE = datetime.timedelta(minutes=10)  # of a rank in a collective, before the others give it up
+_LAST_WORDS = datetime.timedelta(seconds=3)  # to wait for the reason that a rank is gone
 _NO_GAME = (1 << 48) + 1  # a number that no game has: the seeds of ranks
 _FAILURE = "polybeast_moe/failure"  # where a rank that fails leaves its last words
 
@@ -117,26 +119,16 @@ class Ranks:
         mean: Tensor = _SharedMean.apply(local, share)  # type: ignore[no-untyped-call]
         return mean
 
-    @contextlib.contextmanager
-    def failing_together(self) -> Iterator[None]:
-        """Leaves this rank's exception where the others find it, and shows theirs where they broke a collective."""
+    def explain(self, error: Exception) -> Exception:
+        """Leaves this rank's exception where the others find it; one that broke a collective gives way to theirs."""
+        if not _is_of_a_collective(error):
+            self._store.set(_FAILURE, f"rank {self.rank}: {type(error).__name__}: {error}")
+            return error
         try:
-            yield
-        except Exception as error:
-            if self.size == 1:
-                raise
-            first = self._last_words(f"rank {self.rank}: {type(error).__name__}: {error}")
-            if first is not None and _is_of_a_collective(error):
-                raise RunFailed(f"another rank failed: {first}") from None
-            raise
-
-    def _last_words(self, own: str) -> str | None:
-        """Returns what the rank that failed first has said, None where that is this one."""
-        try:
-            first: str = self._store.compare_set(_FAILURE, "", own).decode()
-        except (RuntimeError, ValueError):  # whoever keeps the store is gone too
-            return "it cannot say why any more; see its own message"
-        return None if first == own else first
+            self._store.wait([_FAILURE], _LAST_WORDS)
+            return RunFailed(f"another rank failed: {self._store.get(_FAILURE).decode()}")
+        except (RuntimeError, ValueError):  # it was killed, or whoever keeps the store is gone too
+            return RunFailed(f"another rank is gone without a word ({' '.join(str(error).split())[:100]})")
 
 
 ALONE = Ranks()
@@ -144,7 +136,11 @@ ALONE = Ranks()
 
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
-    """Joins the ranks that torchrun has started; without torchrun this process is alone."""
+    """Joins the ranks that torchrun has started; without torchrun this process is alone.
+
+    Raises:
+        RunFailed: another rank has ended; the message has the reason that it left.
+    """
     if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         yield Ranks()
         return
@@ -154,21 +150,23 @@ def joined() -> Iterator[Ranks]:
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
     dist.init_process_group(backend, timeout=_LONGEST_SILENCE)
+    ranks = Ranks(
+        rank=dist.get_rank(),
+        size=dist.get_world_size(),
+        local_rank=local_rank,
+        local_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+        _store=dist.distributed_c10d._get_default_store(),
+    )
     try:
-        yield Ranks(
-            rank=dist.get_rank(),
-            size=dist.get_world_size(),
-            local_rank=local_rank,
-            local_size=int(os.environ["LOCAL_WORLD_SIZE"]),
-            _store=dist.distributed_c10d._get_default_store(),
-        )
+        yield ranks
+    except Exception as error:
+        explained = ranks.explain(error)
+        get_error_handler().record_exception(explained)  # torchrun's own summary shows it
+        if explained is error:
+            raise
+        raise explained from None
     finally:
         dist.destroy_process_group()
-
-
-def started_by_torchrun() -> bool:
-    """Tells whether other ranks may be there; costs no process group."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "TORCHELASTIC_RUN_ID" in os.environ
 
 
 class _SharedMean(torch.autograd.Function):

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from polybeast_moe.config import LearnerConfig, OptimizerConfig
+from polybeast_moe.errors import RunFailed
 from polybeast_moe.learning import losses
 from polybeast_moe.learning.distributed import ALONE, Backward, Ranks
+from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective
 from polybeast_moe.learning.phases import Settings
+from polybeast_moe.learning.temperature import matching_temperature
 from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
+from polybeast_moe.ops.mixture import Routing
 from polybeast_moe.runtime.rollouts import Batch
 
+_GIVE_UP_AFTER_SKIPPED = 100  # updates in a row
 _ROUNDING = 1.001  # a ratio above its bound by less than this is the same policy run on another batch size
 
 
@@ -34,18 +39,29 @@ class _Losses(NamedTuple):
 
     total: Tensor
     parts: dict[str, Tensor]
-    alpha: Tensor
-    """[E] mean weights of the experts."""
-    alpha_entropy: Tensor
-    log_policy: Tensor
-    """[T, B, A], as is `behaviour`: normalised log-probabilities."""
-    log_probs: Tensor
-    """[T, B] of the actions taken."""
+    output: PolicyOutput
+    actor_critic: ActorCritic
     behaviour: Tensor
-    values: Tensor
-    """[T, B]."""
-    targets: Tensor
-    """[T, B]: V-trace's vs."""
+    """[T, B, A]: log-probabilities under the policy that acted."""
+
+
+class SkippedUpdates:
+    """Tells of updates that were skipped; gives up after too many in a row."""
+
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._log = log
+        self._in_a_row = 0
+
+    def look(self, applied: bool, number: int) -> None:
+        """Takes note of update `number`. Raises RunFailed when a run gets nowhere."""
+        self._in_a_row = 0 if applied else self._in_a_row + 1
+        if not applied:
+            self._log(f"update {number} skipped: its loss or gradient was not finite")
+        if self._in_a_row == _GIVE_UP_AFTER_SKIPPED:
+            raise RunFailed(
+                f"{_GIVE_UP_AFTER_SKIPPED} updates in a row had no finite gradient: lower learning_rate and resume "
+                "from a snapshot before that"
+            )
 
 
 class Learner:
@@ -75,7 +91,7 @@ class Learner:
 
         def loss() -> Tensor | None:
             if batch is None:
-                self._stand_in()
+                self._stand_in(settings)
                 return None
             measured.append(self._losses(batch, settings, share))
             return measured[0].total
@@ -85,7 +101,7 @@ class Learner:
         report = UpdateReport({"grad_norm": grad_norm}, [], applied)
         if measured:
             assert batch is not None
-            report = self._report(batch, measured[0], report)
+            report = self._report(batch, settings, measured[0], report)
         self.version += applied
         return report
 
@@ -108,43 +124,39 @@ class Learner:
         if config.normalise_advantages:
             advantages = losses.normalised(advantages, over_ranks)
 
-        weights = settings.losses
-        live = batch.steps * batch.games  # the bootstrap row's policy is not trained on
-        alpha_entropy = output.alpha_entropy[:live].mean()
-        parts = {
-            "policy": weights.policy * losses.policy_gradient_loss(log_probs, advantages),
-            "baseline": weights.baseline * losses.baseline_loss(values[:-1], targets.vs),
-            "entropy": -weights.entropy * losses.policy_entropy(log_policy),
-            "alpha_entropy": weights.alpha_entropy * alpha_entropy,
-            "load_balance": weights.load_balance * losses.load_balance_loss(output.router_scores[:live], over_ranks),
-        }
-        total: Tensor = torch.stack(list(parts.values())).sum()
-        alpha = output.alpha[:live].detach().mean(0)
-        return _Losses(total, parts, alpha, alpha_entropy, log_policy, log_probs, behaviour, values[:-1], targets.vs)
+        actor_critic = ActorCritic(log_policy, log_probs, values[:-1], targets.vs, advantages)
+        parts = objective(actor_critic, output, batch.first, settings, over_ranks)
+        return _Losses(torch.stack(list(parts.values())).sum(), parts, output, actor_critic, behaviour)
 
     @torch.no_grad()
-    def _report(self, batch: Batch, seen: _Losses, report: UpdateReport) -> UpdateReport:
+    def _report(self, batch: Batch, settings: Settings, seen: _Losses, report: UpdateReport) -> UpdateReport:
         """Adds what the batch showed to the report of the step."""
-        behaviour_log_probs = seen.behaviour.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
-        ratios = (seen.log_probs - behaviour_log_probs).exp()
+        behaviour, learnt = seen.behaviour, seen.actor_critic
+        live = batch.steps * batch.games  # the bootstrap row's policy is not trained on
+        ratios = (learnt.log_probs - behaviour.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)).exp()
         diagnostics = {
-            "alpha_entropy": seen.alpha_entropy.item(),
-            "policy_entropy": losses.policy_entropy(seen.log_policy).item(),
+            "alpha_entropy": seen.output.alpha_entropy[:live].mean().item(),
+            "policy_entropy": losses.policy_entropy(learnt.log_policy).item(),
             "policy_lag": (self.version - batch.policy_version).float().mean().item(),
-            "behaviour_kl": (seen.behaviour.exp() * (seen.behaviour - seen.log_policy)).sum(-1).mean().item(),
+            "behaviour_kl": (behaviour.exp() * (behaviour - learnt.log_policy)).sum(-1).mean().item(),
             "rho_clip_share": (ratios > self._config.clip_rho * _ROUNDING).float().mean().item(),
-            "explained_variance": losses.explained_variance(seen.values, seen.targets).item(),
+            "explained_variance": losses.explained_variance(learnt.values, learnt.vs).item(),
             **report.diagnostics,
             "loss_total": seen.total.item(),
             **{f"loss_{name}": value.item() for name, value in seen.parts.items()},
         }
-        return UpdateReport(diagnostics, seen.alpha.tolist(), report.applied)
+        if settings.target_alpha_entropy is not None:
+            target, scores = settings.target_alpha_entropy, seen.output.router_scores[:live]
+            diagnostics["target_alpha_entropy"] = target
+            diagnostics["matching_temperature"] = matching_temperature(scores, target, cast(Routing, settings.routing))
+        return UpdateReport(diagnostics, seen.output.alpha[:live].mean(0).tolist(), report.applied)
 
-    def _stand_in(self) -> None:
+    def _stand_in(self, settings: Settings) -> None:
         """A rank without a batch takes part in the means that `_losses` takes over ranks, with nothing of its own."""
         if self._config.normalise_advantages:
             self._ranks.mean(torch.zeros(2, dtype=torch.float64), 0.0)
-        self._ranks.mean(torch.zeros(self._experts), 0.0)
+        if settings.losses.load_balance:
+            self._ranks.mean(torch.zeros(self._experts), 0.0)
 
     def optimizer_state(self) -> dict[str, Any]:
         """Returns the optimiser's state, loadable without unpickling code."""
@@ -156,12 +168,14 @@ class Learner:
         self.version = version
 
     def _evaluate(self, batch: Batch, settings: Settings) -> PolicyOutput:
+        every_expert = {"every_expert": True} if compares_experts(settings.losses) else {}
         output: PolicyOutput = self._policy(
             batch.observation,
             batch.initial_state,
             routing=settings.routing,
             temperature=settings.temperature,
             first=batch.first,
+            **every_expert,
         )
         return output
 

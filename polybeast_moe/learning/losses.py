@@ -1,7 +1,11 @@
-"""The learner's losses, pure functions of tensors. Each is a mean over its rows, in the direction of descent."""
+"""The learner's losses, pure functions of tensors. Each is a mean over its rows, in the direction of descent.
+
+Shapes: N rows, E experts, A actions. The losses on experts and router are in docs/algorithm.md, with their formulas.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -10,6 +14,10 @@ from torch.nn import functional as F
 
 from polybeast_moe import _C
 from polybeast_moe.config import RewardConfig
+from polybeast_moe.ops import sparsemax
+from polybeast_moe.ops.mixture import Routing
+
+_NO_PREFERENCE = 0.01  # length of an expert's centred logits below which they hardly point anywhere
 
 
 def training_reward(reward: Tensor, terms: Tensor | None, weights: Mapping[str, float]) -> Tensor:
@@ -69,16 +77,100 @@ def first_two_moments(values: Tensor) -> Tensor:
     return torch.stack([exact.mean(), exact.square().mean()])
 
 
-def load_balance_loss(router_scores: Tensor, over_ranks: Callable[[Tensor], Tensor] = lambda usage: usage) -> Tensor:
-    """E · Σ p̄² − 1 with p̄ the mean over states of softmax(scores); 0 when every expert is used alike, at most E − 1.
+def load_balance_loss(
+    router_scores: Tensor, temperature: float = 1.0, over_ranks: Callable[[Tensor], Tensor] = lambda usage: usage
+) -> Tensor:
+    """τ (E · Σ p̄² − 1) with p̄ the mean over states of softmax(scores / τ): 0 when every expert is used alike.
 
     The mean is over the states of all ranks: `over_ranks` makes it of each rank's own.
 
     It acts on the scores [N, E] before the projection: an expert off sparsemax's support gets no gradient through
-    alpha, and could otherwise never come back.
+    alpha, and could otherwise never come back. The factor τ keeps its strength the same at every temperature.
     """
-    usage = over_ranks(torch.softmax(router_scores, dim=-1).mean(0))
-    return router_scores.shape[-1] * usage.square().sum() - 1
+    usage = over_ranks(torch.softmax(router_scores / temperature, dim=-1).mean(0))
+    return temperature * (router_scores.shape[-1] * usage.square().sum() - 1)
+
+
+def alpha_entropy_bonus(router_scores: Tensor, temperature: float) -> Tensor:
+    """Mean entropy in nats of softmax(scores / temperature), to be raised; scores [N, E].
+
+    It acts on the scores: where sparsemax gives one expert everything, the entropy of alpha has no gradient at all.
+    """
+    log_weights = torch.log_softmax(router_scores / temperature, dim=-1)
+    return policy_entropy(log_weights)
+
+
+def fenchel_young(router_scores: Tensor, target: Tensor, temperature: float, routing: Routing) -> Tensor:
+    """Fenchel-Young loss (Blondel et al. 2020) of each row [N]: 0 where the routing gives `target` [N, E], else more.
+
+    τ (Ω*(s/τ) + Ω(q) − ⟨s/τ, q⟩), the target q held constant, with Ω = ½‖·‖² for sparsemax and the negative entropy
+    for softmax, where it is τ KL(q ‖ softmax(s/τ)). Its gradient on the scores is alpha − q, also off the support.
+    """
+    target, z = target.detach(), router_scores / temperature
+    if routing == "softmax":
+        conjugate, own = torch.logsumexp(z, dim=-1), torch.xlogy(target, target).sum(-1)
+    else:
+        alpha = sparsemax(z.detach())  # by the envelope theorem a constant
+        conjugate, own = (alpha * z).sum(-1) - 0.5 * alpha.square().sum(-1), 0.5 * target.square().sum(-1)
+    return temperature * (conjugate + own - (z * target).sum(-1))
+
+
+def graph_alignment_loss(router_scores: Tensor, prior: Tensor, temperature: float, routing: Routing) -> Tensor:
+    """Mean Fenchel-Young loss of the scores [N, E] against what the graph's prior [N, E] alone would route to."""
+    z = prior.detach() / temperature
+    target = torch.softmax(z, dim=-1) if routing == "softmax" else sparsemax(z)
+    return fenchel_young(router_scores, target, temperature, routing).mean()
+
+
+def temporal_consistency_loss(
+    router_scores: Tensor, alpha: Tensor, first: Tensor, temperature: float, routing: Routing
+) -> Tensor:
+    """Mean over neighbouring steps of one episode of the Fenchel-Young losses of each against the other's alpha.
+
+    Shapes [T, B, E]; `first` [T, B] is True where an episode begins: no pair reaches over it. 0 where there is no pair.
+    """
+    before, after = router_scores[:-1], router_scores[1:]
+    pairs = (~first[1:]).to(router_scores.dtype)
+    change = fenchel_young(after, alpha[:-1], temperature, routing) + fenchel_young(
+        before, alpha[1:], temperature, routing
+    )
+    return (0.5 * change * pairs).sum() / pairs.sum().clamp(min=1)
+
+
+def expert_diversity(expert_logits: Tensor) -> Tensor:
+    """Mean Jensen-Shannon divergence of the experts' policies on the same state, to be raised; logits [N, E, A].
+
+    H(mean_e π_e) − mean_e H(π_e) in nats: 0 where all experts say the same, at most ln E. Alpha has no part in it.
+    """
+    log_policies = torch.log_softmax(expert_logits, dim=-1)
+    log_mean = torch.logsumexp(log_policies, dim=1) - math.log(expert_logits.shape[1])
+    return policy_entropy(log_mean) - policy_entropy(log_policies)
+
+
+def semantic_orthogonality_loss(expert_logits: Tensor) -> Tensor:
+    """Mean squared cosine between what two experts prefer in the same state, their logits [N, E, A] less their mean.
+
+    0 where every two experts weigh the actions independently of each other, 1 where all agree or oppose each other.
+    Lengths below `_NO_PREFERENCE` count less, so that experts without a preference are not torn apart.
+    """
+    preferences = expert_logits - expert_logits.mean(-1, keepdim=True)
+    directions = preferences * (preferences.square().sum(-1, keepdim=True) + _NO_PREFERENCE**2).rsqrt()
+    cosines = directions @ directions.transpose(1, 2)
+    experts = expert_logits.shape[1]
+    squares = cosines.square().sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).square().sum(-1)
+    return squares.mean() / max(1, experts * (experts - 1))
+
+
+def overlap_loss(alpha: Tensor, expert_logits: Tensor) -> Tensor:
+    """Mean of Σ_{i≠j} α_i α_j BC(π_i, π_j): how much experts share a state and say the same; [N, E], [N, E, A].
+
+    BC = Σ_a √(π_i π_j) is the Bhattacharyya coefficient, 1 for equal policies. 0 where one expert has all the weight,
+    at most 1 − 1/E. Experts without weight have no part in it, so that they need not have run.
+    """
+    roots = torch.exp(0.5 * torch.log_softmax(expert_logits, dim=-1))
+    agreement = roots @ roots.transpose(1, 2)
+    together = (alpha.unsqueeze(1) @ agreement @ alpha.unsqueeze(2)).flatten()
+    return (together - alpha.square().sum(-1)).mean()
 
 
 def explained_variance(values: Tensor, targets: Tensor) -> Tensor:

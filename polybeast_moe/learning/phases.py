@@ -4,9 +4,11 @@ A phase begins where the one before it was left, so its schedules run from the c
 `until`. A metric's threshold is looked at from the phase's first update on, never at figures measured in the phase
 before; such a phase has no length known in advance, so it may not hold ramps (the configuration refuses them).
 
-The closed loop (`target_alpha_entropy`) is integral control on the logarithm of the temperature: alpha entropy rises
-with the temperature, so each update adds gain * (target - measured) to log temperature. It starts from the temperature
-in force. The bounds hold the integrator itself, so it cannot wind up behind them.
+The closed loop (`target_alpha_entropy`) inverts its plant: the learner says at which temperature the scores of the
+update's batch would have met the target (`matching_temperature`), and the logarithm of the temperature goes `gain` of
+the way there, `_LARGEST_STEP` at most. So a change of the router's scores is followed within a few updates, and the
+gain is a filter on the noise of batches alone. It starts from the temperature in force. Nothing is summed up, so
+nothing can wind up behind the bounds.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from polybeast_moe.errors import UserError, nearest
 from polybeast_moe.learning.holds import held
 from polybeast_moe.learning.schedules import describe, value_at
 
-_LARGEST_STEP = 0.1  # of log temperature in one update, however far the target is
+_LARGEST_STEP = 0.5  # of log temperature in one update, however far the target is
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class LossSettings:
     entropy: float
     alpha_entropy: float
     load_balance: float
+    expert_diversity: float = 0.0
+    semantic_orthogonality: float = 0.0
+    graph_alignment: float = 0.0
+    temporal_consistency: float = 0.0
+    overlap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,8 @@ class Settings:
     losses: LossSettings
     reward: Mapping[str, float] = field(default_factory=lambda: {"task": 1.0})
     """Weights of the training reward: of `task` and of the engine's reward terms; 0 where there is none."""
+    target_alpha_entropy: float | None = None
+    """What the closed loop steers alpha entropy to, in nats; None where it is open."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +127,7 @@ def advance(
         phases: the curriculum; may have changed since `state` was saved, as long as the state's phase is still in it.
         state: the state that the last call returned.
         counters: what has been consumed so far.
-        metrics: figures of the latest update; the closed loop reads `alpha_entropy`, in nats.
+        metrics: figures of the latest update; the closed loop reads `matching_temperature`.
 
     Returns:
         The new state, the settings for the next update, and what changed.
@@ -151,7 +160,7 @@ def advance(
     progress = _progress(phases[index].until, state.start, counters)
     settings = _settings(phases[index], index, progress, before)
     if fresh:
-        settings = _steered(phases[index], settings, progress, metrics)
+        settings = _steered(phases[index], settings, metrics)
     events = _events_of_overrides(phases[index], before, settings, counters)
     return replace(state, updates=counters.updates, settings=settings, finished=False), settings, events
 
@@ -210,13 +219,12 @@ def _progress(until: Until, start: Counters, now: Counters) -> float:
 
 def _settings(phase: PhaseConfig, index: int, progress: float, before: Settings | None) -> Settings:
     """Returns the phase's settings at `progress`; a closed loop holds the temperature where it was."""
-    losses = {
-        key: value_at(getattr(phase.losses, key), progress) for key in ("policy", "baseline", "entropy", "load_balance")
-    }
-    penalty = phase.losses.alpha_entropy
-    sign = 0.0 if penalty is None else 1.0 if penalty.direction == "minimize" else -1.0
-    weight = 0.0 if penalty is None else value_at(penalty.weight, progress)
+    losses = {name: value_at(weight, progress) for name, weight in phase.losses.schedules().items()}
+    if phase.losses.alpha_entropy is not None and phase.losses.alpha_entropy.direction == "maximize":
+        losses["alpha_entropy"] = -losses["alpha_entropy"]
+    target = None
     if isinstance(phase.temperature, EntropyTarget):
+        target = value_at(phase.temperature.target_alpha_entropy, progress)
         temperature = _clamp(before.temperature if before is not None else 1.0, phase.temperature.bounds)
     else:
         temperature = value_at(phase.temperature, progress)
@@ -226,17 +234,18 @@ def _settings(phase: PhaseConfig, index: int, progress: float, before: Settings 
         routing=phase.routing,
         temperature=temperature,
         learning_rate=value_at(phase.learning_rate, progress),
-        losses=LossSettings(**losses, alpha_entropy=sign * weight),
+        losses=LossSettings(**losses),
         reward={term: value_at(getattr(phase.reward, term), progress) for term in RewardWeights.model_fields},
+        target_alpha_entropy=target,
     )
 
 
-def _steered(phase: PhaseConfig, settings: Settings, progress: float, metrics: Mapping[str, float]) -> Settings:
+def _steered(phase: PhaseConfig, settings: Settings, metrics: Mapping[str, float]) -> Settings:
     """Takes the closed loop's step for one update; figures that are missing or not finite leave things as they are."""
-    loop, measured = phase.temperature, metrics.get("alpha_entropy", math.nan)
-    if not isinstance(loop, EntropyTarget) or not math.isfinite(measured):
+    loop, wanted = phase.temperature, metrics.get("matching_temperature", math.nan)
+    if not isinstance(loop, EntropyTarget) or not math.isfinite(wanted):
         return settings
-    error = value_at(loop.target_alpha_entropy, progress) - measured
+    error = math.log(_clamp(wanted, loop.bounds) / settings.temperature)
     factor = math.exp(_clamp(loop.gain * error, (-_LARGEST_STEP, _LARGEST_STEP)))
     return replace(settings, temperature=_clamp(settings.temperature * factor, loop.bounds))
 

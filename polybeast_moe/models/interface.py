@@ -54,6 +54,8 @@ class PolicyOutput(NamedTuple):
     """[B, S]: recurrent state after the last step; what was given where there is no recurrent core."""
     states: Tensor | None
     """[T, B, S]: recurrent state after each step (for bootstraps at truncations); None without a recurrent core."""
+    graph_prior: Tensor | None = None
+    """[N, E]: bounded scores that the graph's prior alone would give; None without one, and without gradients."""
 
 
 class Policy(nn.Module, ABC):
@@ -73,8 +75,12 @@ class Policy(nn.Module, ABC):
         temperature: float | Tensor = 1.0,
         first: Tensor | None = None,
         weights_version: int | None = None,
+        every_expert: bool = False,
     ) -> PolicyOutput:
-        """Runs the policy on N = T * B rows, time first; `first` [T, B] is True where an episode begins."""
+        """Runs the policy on N = T * B rows, time first; `first` [T, B] is True where an episode begins.
+
+        `every_expert`: `expert_logits` are wanted of experts without weight too. Asked for by losses that compare them.
+        """
 
     @torch.inference_mode()
     def infer(

@@ -17,7 +17,7 @@ from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
 from polybeast_moe.models.inventory import InventoryEncoder
 from polybeast_moe.models.recurrent import RecurrentCore
-from polybeast_moe.models.router import Router
+from polybeast_moe.models.router import Router, bounded
 from polybeast_moe.models.single_expert import Inputs, single_expert_hidden
 from polybeast_moe.models.status import BlstatsEncoder, MessageEncoder
 from polybeast_moe.ops import expert_mixture
@@ -119,6 +119,7 @@ class GraphMoEPolicy(Policy):
         temperature: float | Tensor = 1.0,
         first: Tensor | None = None,
         weights_version: int | None = None,
+        every_expert: bool = False,
     ) -> PolicyOutput:
         """Runs the policy on N rows.
 
@@ -129,6 +130,7 @@ class GraphMoEPolicy(Policy):
             temperature: divides the bounded router scores; a constant, no gradient flows to it.
             first: [T, B] bool, True where a row is the first of its episode. Needed with a recurrent core only.
             weights_version: lets inference without gradients keep what depends on the weights until it changes.
+            every_expert: run all experts for all rows, whatever their weights.
 
         Raises:
             ValueError: a recurrent core without `first`, or an observation without a message that is to be read.
@@ -149,7 +151,7 @@ class GraphMoEPolicy(Policy):
             both = torch.cat([seen, read.intent], dim=1)
             prior = read.prior if self.operator_prior else None
         router_scores = both.new_zeros(len(both), 1) if self.router is None else self.router(both, prior)
-        support = self._support(router_scores, routing, temperature)
+        support = None if every_expert else self._support(router_scores, routing, temperature)
         expert_logits = self.experts(both if self.expert_intent else seen, support)
         mixture = expert_mixture(
             router_scores, expert_logits, temperature, routing=routing, backend=self.mixture_backend
@@ -163,7 +165,14 @@ class GraphMoEPolicy(Policy):
             expert_logits=expert_logits,
             state=state,
             states=states,
+            graph_prior=self._bounded_prior(prior),
         )
+
+    def _bounded_prior(self, prior: Tensor | None) -> Tensor | None:
+        """The prior as scores of its own, for losses: not while playing."""
+        if prior is None or self.router is None or not torch.is_grad_enabled():
+            return None
+        return bounded(prior, self.router.bound)
 
     @torch.no_grad()
     def _support(self, router_scores: Tensor, routing: Routing, temperature: float | Tensor) -> Tensor | None:

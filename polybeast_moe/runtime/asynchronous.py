@@ -35,8 +35,9 @@ class AsynchronousRuntime(Runtime):
         first_episode: int = 0,
         log_path: Path,
         log: Callable[[str], None],
+        rank: int = 0,
     ) -> None:
-        """Makes the region. Children write to `log_path`; `log` tells the user of deaths."""
+        """Makes the region. Children write to `log_path` and bear `rank` in their names; `log` tells of deaths."""
         actors = config.runtime.actors or 1
         slots = actors * config.runtime.groups + config.learner.slots_per_batch
         super().__init__(config, policy, package, slots=slots, actors=actors)
@@ -44,7 +45,7 @@ class AsynchronousRuntime(Runtime):
         self._weights = SharedWeights.create(policy)
         self._log_file = log_path.open("ab")
         self.supervisor = Supervisor(
-            config, self._region, self._weights, directory, self._log_file, log, first_episode=first_episode
+            config, self._region, self._weights, directory, self._log_file, log, first_episode=first_episode, rank=rank
         )
 
     def _publish(self, policy_version: int) -> None:

@@ -28,7 +28,7 @@ class SnapshotWriter:
 
     Attributes:
         number: snapshots taken in the whole run.
-        best: the name of the snapshot with the best held-out score, None while there is none.
+        kept: names of snapshots that stay for another reason: the best by held-out score, one that is being evaluated.
         newest: the newest one on the disk, None before the first.
         newest_at: when it was taken, by `time.monotonic`.
         waited_seconds: how long training has waited for snapshots in this process.
@@ -45,7 +45,7 @@ class SnapshotWriter:
     ) -> None:
         """Writes under `root`. The files `before` are flushed to the disk first: a snapshot knows their lengths."""
         self.number = 0
-        self.best: str | None = None
+        self.kept: frozenset[str] = frozenset()
         self.newest: Path | None = None
         self.newest_at: float | None = None
         self.waited_seconds = 0.0
@@ -83,7 +83,7 @@ class SnapshotWriter:
 
     def go_on(self, snapshot: Snapshot) -> None:
         """Counts on from the snapshot that the run goes on with."""
-        self.number, self.best = int(snapshot.state.get("number", 0)), snapshot.state.get("best")
+        self.number = int(snapshot.state.get("number", 0))
         self.newest, self.newest_at = snapshot.path, time.monotonic()
 
     def look(self) -> None:
@@ -116,7 +116,7 @@ class SnapshotWriter:
         notes = notes_of(path)
         number = notes.get("number")
         nth = bool(self._keep_every and isinstance(number, int) and number > 0 and number % self._keep_every == 0)
-        return nth or notes.get("kind") == "phase_end" or path.name == self.best
+        return nth or notes.get("kind") == "phase_end" or path.name in self.kept
 
 
 def _flush_to_disk(file: Path) -> None:

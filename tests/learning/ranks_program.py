@@ -32,7 +32,7 @@ def make_learner(config: RunConfig, ranks: Ranks, seed: int) -> tuple[Policy, Le
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    with joined() as ranks, ranks.failing_together():
+    with joined() as ranks:
         recorded = torch.load(folder / "recorded.pt", weights_only=False)
         config = RunConfig.model_validate(recorded["config"])
         policy, learner = make_learner(config, ranks, seed=ranks.rank)  # rank 0's weights are everybody's

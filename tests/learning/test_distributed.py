@@ -169,6 +169,6 @@ def test_means_over_ranks_are_taken_where_they_are_not_linear() -> None:
     scores = torch.randn(40, 4, dtype=torch.float64)
     halves = [torch.softmax(part, -1).mean(0) for part in scores.chunk(2)]
     together = losses.load_balance_loss(scores)
-    half = losses.load_balance_loss(scores[:20], lambda own: (own + halves[1]) / 2)
+    half = losses.load_balance_loss(scores[:20], over_ranks=lambda own: (own + halves[1]) / 2)
     torch.testing.assert_close(half, together)
     assert not torch.isclose(losses.load_balance_loss(scores[:20]), together)

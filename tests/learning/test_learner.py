@@ -18,6 +18,8 @@ from polybeast_moe.learning.phases import LossSettings, Settings
 from polybeast_moe.models.interface import Observation, PolicyOutput
 from polybeast_moe.runtime.rollouts import Batch
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 T, B, A, E = 12, 3, 5, 4
 GAMMA = 0.9
 CLIPS = {"clip_rho": 1.1, "clip_c": 0.9, "clip_pg_rho": 1.3}
@@ -32,10 +34,13 @@ class TinyPolicy(nn.Module):
         self.actor = nn.Linear(3, A)
         self.critic = nn.Linear(3, 1)
         self.router = nn.Linear(3, E)
+        self.experts = nn.Linear(3, E * A)
+        self.has_prior = False
         self.calls: list[dict[str, object]] = []
 
-    def forward(self, observation: Observation, state: Tensor, *, routing, temperature, first) -> PolicyOutput:
-        self.calls.append({"routing": routing, "temperature": temperature, "grad": torch.is_grad_enabled()})
+    def forward(self, observation: Observation, state: Tensor, *, routing, temperature, first, **asked) -> PolicyOutput:
+        seen_now = {"grad": torch.is_grad_enabled(), "every_expert": asked.get("every_expert", False)}
+        self.calls.append({"routing": routing, "temperature": temperature, **seen_now})
         seen = observation.blstats[:, :2].float().unflatten(0, tuple(first.shape)) / 10
         states = []
         for row, starts in zip(seen, first, strict=True):
@@ -52,9 +57,10 @@ class TinyPolicy(nn.Module):
             alpha=alpha,
             router_scores=scores,
             alpha_entropy=-(alpha * alpha.log()).sum(-1),
-            expert_logits=logits[:, None].expand(-1, E, -1),
+            expert_logits=self.experts(features).unflatten(-1, (E, A)),
             state=memory[-1],
             states=memory,
+            graph_prior=torch.sin(features @ torch.ones(3, E)) if self.has_prior else None,
         )
 
 
@@ -405,8 +411,9 @@ def test_restoring_goes_on_exactly() -> None:
 # The router's losses.
 
 
-def routed_for(updates: int, **weights: float) -> list[UpdateReport]:
+def routed_for(updates: int, prior: bool = False, **weights: float) -> list[UpdateReport]:
     policy = TinyPolicy()
+    policy.has_prior = prior
     with torch.no_grad():
         policy.router.bias.copy_(torch.tensor([1.5, 0.0, 0.0, -1.5]))
     learner = Learner(policy, config())
@@ -426,6 +433,36 @@ def test_a_positive_weight_lowers_alpha_entropy_and_a_negative_one_raises_it(wei
     first, *_, last = routed_for(40, alpha_entropy=weight)
     assert first.diagnostics["loss_alpha_entropy"] == pytest.approx(weight * first.diagnostics["alpha_entropy"])
     assert (last.diagnostics["alpha_entropy"] - first.diagnostics["alpha_entropy"]) * weight < -0.01
+
+
+EXPERT_LOSSES = ("expert_diversity", "semantic_orthogonality", "temporal_consistency", "overlap")
+
+
+@pytest.mark.parametrize("name", EXPERT_LOSSES)
+def test_a_loss_with_a_weight_is_lowered_and_one_without_is_zero(name: str) -> None:
+    first, *_, last = routed_for(40, **{name: 1.0})
+    assert last.diagnostics[f"loss_{name}"] < first.diagnostics[f"loss_{name}"]
+    assert first.diagnostics["loss_total"] == pytest.approx(first.diagnostics[f"loss_{name}"])
+    for other in (*EXPERT_LOSSES, "alpha_entropy", "load_balance", "graph_alignment"):
+        assert (first.diagnostics[f"loss_{other}"] != 0) == (other == name)
+    assert (first.diagnostics[f"loss_{name}"] < 0) == (name == "expert_diversity")  # a bonus
+
+
+@pytest.mark.parametrize("name", ["expert_diversity", "semantic_orthogonality", "overlap", "temporal_consistency"])
+def test_logits_of_experts_without_weight_are_asked_for_only_where_experts_are_compared(name: str) -> None:
+    _, policy, _ = update(make_batch({}), phase(**{name: 1.0}))
+    compared = name in ("expert_diversity", "semantic_orthogonality")
+    assert [call["every_expert"] for call in policy.calls] == [compared]
+
+
+def test_alignment_without_a_graph_is_refused() -> None:
+    with pytest.raises(ValueError, match="no prior of a graph"):
+        update(make_batch({}), phase(graph_alignment=1.0))
+
+
+def test_alignment_follows_the_prior_of_the_rows_that_are_learnt_from() -> None:
+    first, *_, last = routed_for(60, graph_alignment=1.0, prior=True)
+    assert last.diagnostics["loss_graph_alignment"] < 0.5 * first.diagnostics["loss_graph_alignment"]
 
 
 def test_alpha_is_measured_on_the_rows_that_are_learnt_from() -> None:

@@ -90,6 +90,25 @@ def test_load_balance_lifts_an_expert_that_nobody_uses() -> None:
     assert (scores.grad[:, 0] > 0).all()
 
 
+def test_load_balance_sees_what_a_low_temperature_makes_of_small_leads() -> None:
+    scores = torch.tensor([[0.1, 0.0, 0.0, 0.0]] * 3, requires_grad=True)  # one-hot at 0.05, all but even at 1
+    pulls = []
+    for temperature in (1.0, 0.05):
+        (pull,) = torch.autograd.grad(losses.load_balance_loss(scores, temperature), scores)
+        pulls.append(pull[0, 0].item())
+    assert pulls[1] > 5 * pulls[0] > 0
+
+
+def test_load_balance_is_as_strong_at_every_temperature() -> None:
+    leads = torch.tensor([[1.0, 0.0, -0.5, 0.3]], requires_grad=True)
+    pulls = []
+    for temperature in (1.0, 0.1):
+        scores = (leads * temperature).detach().requires_grad_()
+        losses.load_balance_loss(scores, temperature).backward()
+        pulls.append(scores.grad)
+    assert torch.allclose(*pulls, rtol=1e-4)
+
+
 def test_explained_variance_of_perfect_constant_and_opposite_baselines() -> None:
     targets = torch.tensor([1.0, 2.0, 3.0, 4.0])
     assert losses.explained_variance(targets, targets).item() == 1.0

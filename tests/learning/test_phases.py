@@ -1,9 +1,9 @@
 import itertools
 import json
 import math
-import random
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +11,10 @@ from polybeast_moe.config import PhaseConfig, Ramp, RewardWeights
 from polybeast_moe.errors import UserError
 from polybeast_moe.learning.phases import ControllerState, Counters, LossSettings, PhaseEvent, Settings, advance
 from polybeast_moe.learning.schedules import value_at
+from polybeast_moe.learning.temperature import matching_temperature
+from polybeast_moe.ops import expert_mixture
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CURRICULUM = (
     PhaseConfig(name="warmup", until={"frames": 1000}, routing="softmax", learning_rate=1e-3),
@@ -98,7 +102,7 @@ def test_continuing_from_json_is_exact(steps, data):
         frames, episodes = frames + more_frames, episodes + more_episodes
         points.append((frames, episodes))
     cut = data.draw(st.integers(0, len(points) - 1))
-    metrics = {"alpha_entropy": 0.7}
+    metrics = {"matching_temperature": 0.7}
     states, settings, events = walk(CURRICULUM, points, metrics)
     _, _, before = walk(CURRICULUM, points[: cut + 1], metrics)
     state = ControllerState.from_dict(json.loads(json.dumps(states[cut].to_dict())))
@@ -125,7 +129,7 @@ def test_phases_only_go_forward_and_each_change_is_told_once(steps):
 
 def test_events_tell_schedules_at_their_start_and_end_and_nothing_between():
     points = [(frames, frames // 100) for frames in range(0, 9_100, 100)]
-    _, _, events = walk(CURRICULUM, points, {"alpha_entropy": 0.4})
+    _, _, events = walk(CURRICULUM, points, {"matching_temperature": 0.4})
     temperature = [(e.phase, e.old, e.new) for e in events if e.key == "temperature"]
     (_, _, reached), *_ = [row for row in temperature if row[1] == "linear 1 to 0.5"]
     assert reached == pytest.approx(0.525)
@@ -247,30 +251,33 @@ def test_ramps_are_monotone_and_stay_between_their_ends(start, end, shape, momen
     assert all((b - a) * (1 if end >= start else -1) >= -slack for a, b in itertools.pairwise(values))
 
 
-def closed_loop(target, **more):
+def closed_loop(target, routing="sparsemax", **more):
     until = {"frames": 100_000}
     loop = {"target_alpha_entropy": target, **more}
-    return (PhaseConfig(name="loop", until=until, routing="sparsemax", temperature=loop),)
+    return (PhaseConfig(name="loop", until=until, routing=routing, temperature=loop),)
 
 
 @pytest.mark.parametrize(
-    ("temperature", "measured", "wanted"),
+    ("temperature", "matching", "wanted"),
     [
-        (1.0, 0.4, 1.0),  # on target
-        (1.0, 0.9, math.exp(-0.05)),  # too undecided: colder
-        (0.5, 0.2, 0.5 * math.exp(0.02)),  # too sure: hotter
+        (1.0, 1.0, 1.0),  # on target
+        (1.0, 0.81, 0.9),  # half of the way, in logarithms
+        (0.5, 0.605, 0.55),
+        (1.0, 0.06, math.exp(-0.5)),  # one step's most
+        (1.0, 700.0, math.exp(0.5)),
         (1.0, math.nan, 1.0),
         (1.0, None, 1.0),
-        (0.0501, 1.3, 0.05),  # the bounds hold
-        (9.99, 0.0, 10.0),
+        (0.0501, 0.001, 0.05),  # the bounds hold
+        (9.99, 1000.0, 10.0),
     ],
 )
-def test_one_step_of_the_closed_loop(temperature, measured, wanted):
+def test_one_step_of_the_closed_loop(temperature, matching, wanted):
     losses = LossSettings(1.0, 0.5, 0.01, 0.0, 0.0)
     state = ControllerState(Counters(), 4, Settings("loop", 0, "sparsemax", temperature, 5e-4, losses))
-    metrics = {} if measured is None else {"alpha_entropy": measured}
+    metrics = {} if matching is None else {"matching_temperature": matching}
     state, settings, events = advance(closed_loop(0.4), state, Counters(100, 0, 5), metrics)
-    assert settings.temperature == pytest.approx(wanted)
+    assert settings.temperature == pytest.approx(wanted, rel=1e-3)
+    assert settings.target_alpha_entropy == 0.4
     assert events == []
     _, again, _ = advance(closed_loop(0.4), state, Counters(100, 0, 5), metrics)
     assert again == settings  # one step an update, however often it is asked
@@ -280,32 +287,67 @@ def test_the_loop_does_not_wind_up_at_its_bounds():
     phases = closed_loop(0.4)
     state, _, _ = advance(phases, ControllerState(), Counters(), {})
     for update in range(1, 500):  # nothing helps: entropy stays at its lowest
-        state, settings, _ = advance(phases, state, Counters(update, 0, update), {"alpha_entropy": 0.0})
-    assert settings.temperature == 10.0
-    state, settings, _ = advance(phases, state, Counters(500, 0, 500), {"alpha_entropy": 0.9})
-    assert settings.temperature < 10.0  # it comes back at once
+        state, settings, _ = advance(phases, state, Counters(update, 0, update), {"matching_temperature": 1000.0})
+    assert settings.temperature == pytest.approx(10.0)
+    state, settings, _ = advance(phases, state, Counters(500, 0, 500), {"matching_temperature": 0.3})
+    assert settings.temperature < 6.1  # it comes back at once
 
 
-def test_the_loop_keeps_a_noisy_plant_on_a_ramp():
-    """A router whose entropy follows log temperature, drifts towards one-hot by itself, and is measured with noise."""
-    noise = random.Random(3)
-    phases = closed_loop({"from": 0.45, "to": 0.35})
+class Router:
+    """Scores of batches of states, whose sharpness drifts, jumps, and differs between batches."""
+
+    def __init__(self, bound):
+        self.generator = torch.Generator().manual_seed(3)
+        self.directions = torch.randn(8, 4, generator=self.generator)
+        self.bound = bound
+
+    def scores(self, gain):
+        noise = math.exp(0.05 * torch.randn(1, generator=self.generator).item())
+        states = torch.randn(512, 8, generator=self.generator)
+        leanings = states @ self.directions
+        leanings -= leanings.topk(2).values.mean(-1, keepdim=True)  # the sharper, the nearer the leader alone is to c
+        return self.bound * torch.tanh(gain * noise * leanings / self.bound)
+
+
+@pytest.mark.parametrize("routing", ["sparsemax", "softmax"])
+@pytest.mark.parametrize("sharpness", [0.01, 0.2, 1.0, 30.0])  # scores all but alike ... one-hot, all at their bounds
+def test_the_loop_settles_a_noisy_router_on_a_ramp(routing, sharpness):
+    phases = closed_loop({"from": 0.45, "to": 0.35}, routing, bounds=(0.001, 10.0))
+    router, entropies = Router(bound=1.0), []
     state, settings, _ = advance(phases, ControllerState(), Counters(), {})
-    drift, errors = 0.0, []
-    for update in range(1, 1000):
-        drift += 0.002
-        entropy = math.log(4) / (1 + math.exp(-1.5 * (math.log(settings.temperature) - drift + 0.5)))
-        frames = update * 100
-        state, settings, _ = advance(
-            phases, state, Counters(frames, 0, update), {"alpha_entropy": entropy + noise.gauss(0, 0.03)}
-        )
-        errors.append(entropy - (0.45 - 0.1 * frames / 100_000))
-    settled = errors[100:]
-    assert abs(sum(settled) / len(settled)) < 0.06  # an integrator follows a drift with a small constant lag
-    assert sum(abs(error) < 0.1 for error in settled) > 0.97 * len(settled)
+    for update in range(1, 400):
+        gain = sharpness * math.exp(0.005 * update + (0.7 if update > 200 else 0.0))
+        scores = router.scores(gain)
+        entropy = expert_mixture(scores, torch.empty(512, 4, 0), settings.temperature, routing=routing).entropy.mean()
+        entropies.append(entropy.item())
+        metrics = {"matching_temperature": matching_temperature(scores, settings.target_alpha_entropy, routing)}
+        state, settings, _ = advance(phases, state, Counters(update * 250, 0, update), metrics)
+    begun = round(abs(math.log(settings.temperature)) / 0.5) + 20  # steps that the way there takes, at most
+    in_band = [0.3 <= entropy <= 0.5 for entropy in entropies[begun:]]
+    assert sum(in_band) > 0.97 * len(in_band)
+    ramp = [0.45 - 0.1 * update / 400 for update in range(1, 400)]
+    errors = [entropy - wanted for entropy, wanted in zip(entropies, ramp, strict=True)]
+    last = [abs(error) for error in errors[350:]]
+    assert sum(last) / len(last) < 0.03
+
+
+@pytest.mark.parametrize("routing", ["sparsemax", "softmax"])
+@pytest.mark.parametrize("target", [0.02, 0.4, 1.3])
+def test_the_matching_temperature_gives_these_scores_the_target(routing, target):
+    scores = Router(bound=1.0).scores(1.0)
+    temperature = matching_temperature(scores, target, routing)
+    entropy = expert_mixture(scores, torch.empty(512, 4, 0), temperature, routing=routing).entropy.mean().item()
+    assert entropy == pytest.approx(target, abs=2e-3)
+
+
+def test_scores_that_no_temperature_brings_to_the_target():
+    alike, other = torch.zeros(5, 4), torch.full((5, 4), math.nan)
+    assert matching_temperature(alike, 0.4, "sparsemax") == pytest.approx(1e-3, rel=1e-2)
+    assert matching_temperature(alike, math.log(4) + 0.1, "softmax") == pytest.approx(1e3, rel=1e-2)
+    assert math.isnan(matching_temperature(other, 0.4, "softmax"))
 
 
 def test_the_loop_starts_from_the_temperature_in_force():
-    states, _, _ = walk(CURRICULUM, [(0, 0), (3000, 10), (4000, 60)], {"alpha_entropy": 1.3})
+    states, _, _ = walk(CURRICULUM, [(0, 0), (3000, 10), (4000, 60)], {"matching_temperature": 0.1})
     assert states[-1].settings.phase == "deep_finetune"
     assert states[-1].settings.temperature == 0.5  # figures of the phase before steer nothing

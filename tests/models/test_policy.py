@@ -192,6 +192,30 @@ def test_experts_that_run_only_where_they_have_weight_change_nothing(
         )
 
 
+def test_every_expert_speaks_when_asked_whatever_its_weight(make_config: MakeConfig, observe: Observe) -> None:
+    policy = make_policy(make_config(policy={"expert_execution": "sparse"}))
+    torch.nn.init.normal_(policy.router.last.weight, std=3.0)
+    seen = observe(20)
+    sparse = policy(seen, routing="sparsemax", temperature=0.05)
+    every = policy(seen, routing="sparsemax", temperature=0.05, every_expert=True)
+    silent = sparse.alpha == 0
+    assert silent.any()
+    assert not sparse.expert_logits[silent].any()
+    assert every.expert_logits[silent].any(-1).all()
+    assert torch.allclose(every.logits, sparse.logits, atol=1e-6)
+
+
+def test_the_graphs_prior_comes_as_scores_of_its_own_where_losses_may_want_it(
+    make_config: MakeConfig, observe: Observe
+) -> None:
+    policy, seen = make_policy(make_config()), observe(8)
+    output = policy(seen)
+    prior = policy.graph(seen.conditions).prior
+    assert torch.allclose(output.graph_prior, torch.tanh(prior))  # the bound is 1
+    assert policy.infer(seen).graph_prior is None
+    assert make_policy(make_config(policy={"router": {"operator_prior": False}}))(seen).graph_prior is None
+
+
 def test_experts_run_sparsely_where_that_is_less_work(make_config: MakeConfig) -> None:
     policy = make_policy(make_config(policy={"experts": [f"expert_{i}" for i in range(64)], "expert_hidden": 512}))
     scores = torch.nn.functional.one_hot(torch.arange(256) % 64).float()

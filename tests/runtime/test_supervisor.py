@@ -16,8 +16,8 @@ import pytest
 
 from polybeast_moe.runtime import supervisor as supervision
 from polybeast_moe.runtime.asynchronous import AsynchronousRuntime
+from polybeast_moe.runtime.games_folder import make_games_folder
 from polybeast_moe.runtime.supervisor import ProcessesKeepDyingError
-from polybeast_moe.trainer import _make_games_directory
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -162,6 +162,6 @@ def test_everybody_dies_with_the_learner_and_the_next_start_sweeps(
     assert wait_until(lambda: not any(alive(child.pid) for child in children), 5)
     [left] = temporary.glob("polybeast-moe*")
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    games, lock = _make_games_directory()
+    games, lock = make_games_folder()
     with lock:
         assert list(temporary.glob("polybeast-moe*")) == [games] != [left]

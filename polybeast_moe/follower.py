@@ -1,0 +1,158 @@
+"""Ranks 1, 2, ... of a run: games, inference and updates like rank 0's, everything else as rank 0 says."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from polybeast_moe.config import RunConfig
+from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.envs.nle_package import NlePackage, check_nle
+from polybeast_moe.graph.configured import configured_graph
+from polybeast_moe.learning.crew import Begin, Hand, Part, Standing, digest, until
+from polybeast_moe.learning.distributed import Ranks
+from polybeast_moe.learning.learner import Learner
+from polybeast_moe.learning.phases import Settings
+from polybeast_moe.models import build_policy
+from polybeast_moe.monitoring.resources import usable_cores
+from polybeast_moe.runtime.defaults import with_defaults
+from polybeast_moe.runtime.games_folder import make_games_folder
+from polybeast_moe.runtime.make import make_runtime
+from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process
+from polybeast_moe.runtime.rollouts import Batch, make_batch
+from polybeast_moe.snapshots.randomness import random_states, restore_random_states, seed_all
+
+
+def follow(ranks: Ranks) -> int:
+    """Takes part in the run that rank 0 begins, until it says that this is the end; returns the exit code."""
+    keep_freed_memory()
+    name_process(f"pbm-learner-{ranks.rank}")
+    begin: Begin | None = ranks.from_lead(None)
+    assert begin is not None
+    runtime = with_defaults(begin.config.runtime, ranks.cores(usable_cores()))
+    torch.set_num_threads(runtime.threads or 1)
+    config = begin.config.model_copy(update={"runtime": runtime, "seed": ranks.seed(begin.config.seed)})
+    package = check_nle()
+    games, lock = make_games_folder()
+    try:
+        with StopRequests() as stop:
+            follower = Follower(config, ranks, package, games, Path(begin.log))
+            try:
+                follower.run(stop)
+            finally:
+                follower.close()
+    finally:
+        shutil.rmtree(games, ignore_errors=True)
+        lock.close()
+    return 0
+
+
+class Follower:
+    """Owns a rank's policy, learner and runtime, and obeys orders."""
+
+    def __init__(self, config: RunConfig, ranks: Ranks, package: NlePackage, games: Path, log: Path) -> None:
+        """Builds every part; `config` has this rank's seed and cores, `log` is the run's."""
+        self._ranks = ranks
+        self._patience = config.distributed.patience
+        self._messages: list[str] = []
+        self._idle = False
+        self._policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
+        self._learner = Learner(self._policy, config.learner, ranks, experts=len(config.policy.expert_names))
+        seed_all(config.seed)
+        standing: Standing = ranks.from_lead(_NOTHING)
+        self._policy.load_state_dict(standing.weights)
+        self._learner.restore(standing.optimizer, standing.version)
+        self._runtime = make_runtime(
+            config,
+            self._policy,
+            package,
+            games,
+            starts=standing.starts,
+            log_path=log if log.parent.is_dir() else games / "run.log",
+            log=self._messages.append,
+            rank=ranks.rank,
+        )
+        own = standing.of(ranks.rank)
+        if own is not None:  # else there were fewer ranks: this one begins with its seed
+            told = self._runtime.restore(own["runtime"])
+            self._messages.extend([told] if told else [])
+            restore_random_states(own["random"])
+
+    def run(self, stop: StopRequests) -> None:
+        """Collects and meets the others, round after round."""
+        self._listen()
+        self._runtime.start(stop)
+        batch: Batch | None = None
+        episodes: list[dict[str, float | int]] = []
+        while True:
+            if batch is None and not self._idle:
+                batch, episodes = self._collect(stop)
+            hands = self._ranks.everyone(Hand(_frames(batch), stop.signal_number or 0))
+            order = hands[0].order
+            assert order is not None, "rank 0 gives an order at every meeting"
+            if order.do == "end":
+                return
+            if order.do == "states":
+                self._ranks.to_lead(self._state())
+            elif order.do == "rest":
+                self._rest(True)
+            elif order.settings is not None:
+                self._rest(False)
+                total = sum(hand.frames for hand in hands)
+                if total:
+                    self._update(batch, episodes, order.settings, total)
+                    batch, episodes = None, []
+
+    def close(self) -> None:
+        """Ends the games."""
+        self._runtime.close()
+
+    def _collect(self, stop: StopRequests) -> tuple[Batch | None, list[dict[str, float | int]]]:
+        rollouts = self._runtime.collect(until(self._patience, stop))
+        if not rollouts:
+            return None, []
+        batch = make_batch(rollouts)
+        episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
+        self._runtime.give_back(rollouts)
+        return batch, episodes
+
+    def _update(
+        self, batch: Batch | None, episodes: list[dict[str, float | int]], settings: Settings, total: int
+    ) -> None:
+        frames = _frames(batch)
+        report = self._learner.update(batch, settings, frames / total)
+        self._ranks.to_lead(Part(frames, report, episodes, self._messages[:]))
+        self._messages.clear()
+        self._listen()
+
+    def _listen(self) -> None:
+        """Takes the settings of the next update from the lead, or the news that there is none."""
+        told: tuple[Settings, bool] = self._ranks.from_lead(_NOTHING)
+        settings, self._idle = told
+        self._runtime.set_control(
+            phase=settings.phase_index,
+            routing=settings.routing,
+            temperature=settings.temperature,
+            policy_version=self._learner.version,
+        )
+
+    def _rest(self, on: bool) -> None:
+        """Stops the games, or lets them go on."""
+        if on != self._idle:
+            self._runtime.pause(on)
+        self._idle = on
+        if on:
+            self._runtime.rest(0.0)
+
+    def _state(self) -> dict[str, Any]:
+        return {"weights": digest(self._policy), "runtime": self._runtime.state(), "random": random_states()}
+
+
+def _frames(batch: Batch | None) -> int:
+    return batch.steps * batch.games if batch is not None else 0
+
+
+_NOTHING: Any = None

@@ -1,0 +1,208 @@
+"""How the ranks of a run go through an update together: rank 0 leads, the others are its crew.
+
+Every update is one round: all ranks collect rollouts, for at most the configured patience, and meet; the lead's order
+says what to do. After an update the crew hands over what its own games showed, and is told what the phase controller
+has made of it. The order of collectives is the same on all ranks because each of them answers an order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from polybeast_moe.config import RunConfig
+from polybeast_moe.errors import RunFailed
+from polybeast_moe.learning.distributed import Ranks
+from polybeast_moe.learning.learner import Learner, UpdateReport
+from polybeast_moe.learning.phases import Settings
+from polybeast_moe.runtime.base import Runtime
+from polybeast_moe.runtime.process import StopRequests
+from polybeast_moe.runtime.rollouts import Batch, Rollout
+
+
+@dataclass(frozen=True)
+class Begin:
+    """What the lead begins a run with."""
+
+    config: RunConfig
+    log: str
+    """The run's log, which every rank on a shared file system writes to."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a run stands when it begins or goes on: the same on every rank, but for what its snapshot kept of each."""
+
+    weights: dict[str, torch.Tensor]
+    optimizer: dict[str, Any]
+    version: int
+    starts: int
+    """How often the run was started before."""
+    ranks: list[dict[str, Any]]
+    """What a snapshot kept of ranks 1, 2, ...; another number than there are now is no harm."""
+
+    def of(self, rank: int) -> dict[str, Any] | None:
+        """Returns what was kept of a rank; None of one that was not there."""
+        return self.ranks[rank - 1] if rank <= len(self.ranks) else None
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the lead has all ranks do at a meeting."""
+
+    do: str
+    """"update", "states" (hand over what a snapshot keeps), "rest" (games stand still) or "end"."""
+    settings: Settings | None = None
+
+
+@dataclass(frozen=True)
+class Hand:
+    """What a rank brings to a meeting."""
+
+    frames: int
+    """Of the rollouts that it has ready; 0: none in time."""
+    stop: int = 0
+    """The signal that has asked it to stop; 0: none."""
+    order: Order | None = None
+    """The lead's."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a rank's own rollouts showed in one update."""
+
+    frames: int
+    report: UpdateReport
+    episodes: list[dict[str, float | int]]
+    messages: list[str] = field(default_factory=list)
+
+
+class Crew:
+    """The other ranks, as the lead sees them. Alone, every method does the lead's own part and nothing else."""
+
+    def __init__(self, ranks: Ranks, patience: float) -> None:
+        self.ranks = ranks
+        self._patience = patience
+        self._ended = ranks.size == 1
+        self._asked_to_stop = 0
+
+    def begin(self, begin: Begin) -> None:
+        """Has everybody build what a run needs."""
+        self.ranks.from_lead(begin)
+
+    def share(self, policy: nn.Module, learner: Learner, starts: int, saved: Mapping[str, Any]) -> None:
+        """Brings everybody to where the lead stands; `saved` is the state of the snapshot that the run goes on from."""
+        if self.ranks.size > 1:
+            kept = saved.get("ranks", [])
+            standing = Standing(policy.state_dict(), learner.optimizer_state(), learner.version, starts, kept)
+            self.ranks.from_lead(standing)
+
+    def collect(self, runtime: Runtime, interrupted: Callable[[], bool]) -> list[Rollout] | None:
+        """Collects as the runtime does, but gives [] where no whole batch comes within the patience."""
+        if self.ranks.size == 1:
+            return runtime.collect(interrupted)
+        rollouts = runtime.collect(until(self._patience, interrupted))
+        return [] if rollouts is None and not interrupted() else rollouts
+
+    def update(
+        self, learner: Learner, batch: Batch | None, episodes: list[dict[str, Any]], settings: Settings
+    ) -> Part | None:
+        """Has every rank take one step; returns what all rollouts showed together, None where nobody had any."""
+        frames = batch.steps * batch.games if batch is not None else 0
+        if self.ranks.size == 1:
+            return Part(frames, learner.update(batch, settings), episodes)
+        total = self._meet(Order("update", settings), frames)
+        if not total:
+            return None
+        own = Part(frames, learner.update(batch, settings, frames / total), episodes)
+        return together(self.ranks.to_lead(own))
+
+    def tell(self, settings: Settings, finished: bool) -> None:
+        """Tells what the phase controller has made of an update, and whether that was the last one."""
+        self.ranks.from_lead((settings, finished))
+
+    def rest(self) -> None:
+        """Has all games stand still until the next update."""
+        if not self._ended:
+            self._meet(Order("rest"))
+
+    def pass_on_stop(self, stop: StopRequests) -> None:
+        """Stops the run if some rank was asked to."""
+        if self._asked_to_stop and not stop():
+            signal.raise_signal(self._asked_to_stop)
+
+    def states(self, policy: nn.Module) -> list[dict[str, Any]]:
+        """Returns what a snapshot must keep of ranks 1, 2, ...
+
+        Raises:
+            RunFailed: a rank's weights are not the lead's.
+        """
+        if self._ended:
+            return []
+        self._meet(Order("states"))
+        own, *others = self.ranks.to_lead({"weights": digest(policy)})
+        for rank, state in enumerate(others, start=1):
+            if state.pop("weights") != own["weights"]:
+                raise RunFailed(f"rank {rank} has other weights than rank 0: its arithmetic differs")
+        return others
+
+    def end(self) -> None:
+        """Sends everybody home. Safe to call twice."""
+        if not self._ended:
+            self._meet(Order("end"))
+            self._ended = True
+
+    def _meet(self, order: Order, frames: int = 0) -> int:
+        hands = self.ranks.everyone(Hand(frames, order=order))
+        self._asked_to_stop = max(hand.stop for hand in hands)
+        return sum(hand.frames for hand in hands) if order.do == "update" else 0
+
+
+def until(patience: float, interrupted: Callable[[], bool]) -> Callable[[], bool]:
+    """Returns a condition that holds once `interrupted` does, or after `patience` seconds from now."""
+    deadline = time.monotonic() + patience
+    return lambda: interrupted() or time.monotonic() > deadline
+
+
+def together(parts: list[Part]) -> Part:
+    """Joins what ranks saw: means weighted by frames, episodes in the order of ranks.
+
+    The norm of the gradient, and whether it was applied, are everybody's.
+
+    Raises:
+        RunFailed: ranks do not agree on the gradient that they all applied.
+    """
+    if len({repr(part.report.diagnostics["grad_norm"]) for part in parts}) > 1:
+        raise RunFailed("ranks applied different gradients: " + _shown(parts))
+    seen = [part for part in parts if part.frames]
+    total = sum(part.frames for part in seen)
+    diagnostics = {
+        key: sum(part.report.diagnostics[key] * part.frames for part in seen) / total
+        for key in seen[0].report.diagnostics
+    }
+    diagnostics["grad_norm"] = seen[0].report.diagnostics["grad_norm"]
+    alphas = [[weight * part.frames / total for weight in part.report.mean_alpha] for part in seen]
+    report = UpdateReport(diagnostics, [sum(column) for column in zip(*alphas, strict=True)], seen[0].report.applied)
+    episodes = [episode for part in parts for episode in part.episodes]
+    messages = [f"rank {rank}: {line}" for rank, part in enumerate(parts) for line in part.messages]
+    return Part(total, report, episodes, messages)
+
+
+def digest(policy: nn.Module) -> str:
+    """Returns a hash of all weights: equal on ranks that hold the same policy."""
+    found = hashlib.sha256()
+    for name, value in policy.state_dict().items():
+        found.update(name.encode())
+        found.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
+def _shown(parts: list[Part]) -> str:
+    return ", ".join(f"rank {i} {part.report.diagnostics['grad_norm']!r}" for i, part in enumerate(parts))

@@ -1,0 +1,152 @@
+"""An operator and a real run: what is asked for happens, is recorded, and is still so after a resume."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from polybeast_moe import cli
+from polybeast_moe.control.client import send
+from polybeast_moe.control.command import command_of
+from polybeast_moe.errors import UserError
+from polybeast_moe.snapshots import load, newest_good
+
+LONG = "phases.transition.until.frames=100_000_000"
+FIELDS = {"frames", "episodes", "phase", "router_temperature", "routing", "alpha_entropy", "usage_entropy"}
+FIELDS |= {"frames_per_second", "actors", "restarts", "snapshot"}
+
+
+def ask(run: Path, words: str, **options: bool) -> dict[str, Any]:
+    return send(run, command_of(words.split()), **options)
+
+
+def wait_until(done: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        try:
+            if found := done():
+                return found
+        except UserError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("it did not come to that")
+
+
+@pytest.fixture
+def begin(tmp_path: Path):
+    """Starts the program in a process group of its own; whatever is left of it is ended."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        begun.append(
+            subprocess.Popen(
+                [sys.executable, "-m", "polybeast_moe", *arguments],
+                env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+
+
+@pytest.mark.parametrize("mode", ["asynchronous", "inline"])
+def test_an_operator_changes_a_run_that_goes_on(tiny_file: Path, tmp_path: Path, begin, capsys, mode: str) -> None:
+    run = tmp_path / "run"
+    overrides = [LONG, f"runtime.mode={mode}", "runtime.policy_threads=1", "monitoring.every_seconds=0.2"]
+    process = begin("train", str(tiny_file), "--run-dir", str(run), *overrides)
+    status = wait_until(lambda: (now := ask(run, "status"))["phase"] == "transition" and now, process)
+    assert status.keys() >= FIELDS
+    assert (type(status["frames"]), status["paused"], status["holds"]) == (int, False, {})
+
+    # Held against a falling schedule, read back to the bit, in the metrics soon, and in the inbox's answer too.
+    assert ask(run, "set router_temperature 0.30000000000000004")["holds"] == {"router_temperature": 0.1 + 0.2}
+    assert ask(run, "set losses.entropy 0.125", use_inbox=True)["holds"]["losses.entropy"] == 0.125
+    assert ask(run, "status")["router_temperature"] == 0.1 + 0.2
+    wait_until(lambda: float(rows(run)[-1]["router_temperature"]) == 0.1 + 0.2, process)
+    for refused in ("set router_temperature -1", "set temperatur 1", "release learning_rate", "set learning_rate -0.1"):
+        with pytest.raises(UserError):
+            ask(run, refused)
+    assert cli.main(["control", str(run), "status", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["holds"]["losses.entropy"] == 0.125
+
+    # Paused, nothing moves; a snapshot taken then has what was changed since the last update.
+    assert ask(run, "pause") == {"paused": True}
+    before = ask(run, "status")["frames"]
+    ask(run, "set learning_rate 0.0001220703125")
+    time.sleep(1.0)
+    assert ask(run, "status")["frames"] == before
+    path = ask(run, "snapshot")["snapshot"]
+    holds = {"temperature": 0.1 + 0.2, "losses.entropy": 0.125, "learning_rate": 0.0001220703125}
+    assert load(Path(path)).state["controller"]["holds"] == holds
+    assert ask(run, "resume") == {"paused": False}
+    wait_until(lambda: ask(run, "status")["frames"] > before, process)
+
+    assert ask(run, "stop") == {"stopping": True}
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (0, False), err
+    assert f"Stopped by an operator. Go on with: polybeast-moe resume {run}" in out
+    assert sorted(path.name for path in run.glob("control*")) == []
+
+    # All of it is there after a resume, until the phase ends.
+    process = begin("resume", str(run))
+    status = wait_until(lambda: ask(run, "status"), process)
+    assert status["holds"].keys() == {"router_temperature", "losses.entropy", "learning_rate"}
+    assert (status["router_temperature"], status["learning_rate"]) == (0.1 + 0.2, 0.0001220703125)
+    assert ask(run, "release router_temperature")["holds"].keys() == {"losses.entropy", "learning_rate"}
+    assert ask(run, "status")["router_temperature"] > 0.9
+    ask(run, "next-phase")
+    assert process.wait(timeout=120) == 0  # it was the last one
+    told = [json.loads(line) for line in (run / "phases.jsonl").read_text().splitlines()]
+    by_hand = [(event["key"], event["new"]) for event in told if event["by"] == "operator"]
+    assert by_hand == [
+        ("temperature", 0.1 + 0.2),
+        ("losses.entropy", 0.125),
+        ("paused", "true"),
+        ("learning_rate", 0.0001220703125),
+        ("paused", "false"),
+        ("temperature", "linear 1 to 0.5"),
+        ("next_phase", "the end"),
+    ]
+
+
+def test_a_schedulers_warning_ends_in_a_snapshot_and_its_code(tiny_file: Path, tmp_path: Path, begin) -> None:
+    run = tmp_path / "run"
+    line = ["train", str(tiny_file), "--run-dir", str(run), "--resume-or-start", LONG]
+    frames = 0
+    for _ in range(2):
+        process = begin(*line)
+        reached = frames
+        wait_until(lambda: ask(run, "status")["frames"] > reached, process)  # noqa: B023
+        process.send_signal(signal.SIGUSR1)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 75, err
+        assert "Stopped to be requeued" in out
+        snapshot, passed_over = newest_good(run / "snapshots")
+        assert passed_over == []
+        assert load(snapshot).state["counters"]["frames"] > frames
+        frames = load(snapshot).state["counters"]["frames"]
+    assert [int(row["frames"]) for row in rows(run)] == sorted({int(row["frames"]) for row in rows(run)})
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))

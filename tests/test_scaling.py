@@ -1,0 +1,44 @@
+"""The calculator behind `polybeast-moe doctor --plan`."""
+
+from __future__ import annotations
+
+import pytest
+
+from polybeast_moe.scaling import RESERVED_CORES, Costs, GpuCosts, cores_for_gpu, describe, plan_cpu, plan_gpu
+
+COSTS = Costs(engine=40.0, inference=50.0, update=110.0, exchange_us=20_480.0)
+
+
+def test_two_cores_share_what_a_frame_costs() -> None:
+    plan = plan_cpu(2, Costs(engine=40.0, inference=60.0, update=80.0))
+    assert plan.frames_per_second == pytest.approx(2e6 / 180)
+    assert plan.bottleneck == "cores"
+
+
+def test_two_ranks_pay_for_their_exchange() -> None:
+    plan = plan_cpu(2, COSTS, ranks=2)
+    assert plan.frames_per_second == pytest.approx(2 * 1e6 / (200 + 10))
+
+
+def test_a_part_that_has_too_few_cores_binds() -> None:
+    plan = plan_cpu(8, Costs(engine=400.0, inference=1.0, update=1.0))
+    assert plan.runtime.actors == 2
+    assert plan.bottleneck == "engine"
+    assert plan.frames_per_second == pytest.approx(2e6 / 400)
+
+
+def test_a_gpu_is_fed_by_its_cores_until_it_is_busy() -> None:
+    gpu = GpuCosts(inference=2.0, update=3.0)
+    fed = plan_gpu(1, 4, COSTS, gpu)
+    assert fed.bottleneck == "engine"
+    assert fed.frames_per_second == pytest.approx(2e6 / 40)
+    busy = plan_gpu(2, 64, COSTS, gpu)
+    assert busy.bottleneck == "GPU"
+    assert busy.frames_per_second == pytest.approx(2 * 1e6 / (5 + 10))
+    assert cores_for_gpu(COSTS, gpu) == pytest.approx(8 + RESERVED_CORES)
+
+
+def test_a_gpu_of_unknown_cost_is_said_to_be_unmeasured() -> None:
+    said = dict(describe(plan_gpu(8, 96, COSTS), gpu_known=False))
+    assert "unmeasured" in said["GPU"]
+    assert "bound by engine" in said["predicted"]
