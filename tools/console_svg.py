@@ -1,8 +1,9 @@
 """Draws the console's screen, as it stood at one row of a run's metrics.csv, as an SVG for the documentation.
 
-    python tools/console_svg.py runs/first docs/images/console.svg --at 0.6
+    python tools/console_svg.py runs/first docs/images/console.svg
 
-Every number is the run's own. The age of the last snapshot is not in the files; it is left out.
+Every number is the run's own. Snapshots come and go, so the moment is the last row while the newest one was already
+written, or an earlier one by --at, as far as the snapshot before it is still there.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_dir", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--at", type=float, default=0.6, help="how far the run had come (default: 0.6)")
+    parser.add_argument("--at", type=float, default=1.0, help="how far the run had come (default: to its end)")
     arguments = parser.parse_args()
     run = read_run(arguments.run_dir)
     config = RunConfig.model_validate(run.config)
@@ -39,12 +40,24 @@ def main() -> None:
     left = TimeLeft()
     for row, fraction in zip(rows[: chosen + 1], fractions, strict=False):
         seconds = left.read(fraction, row["wall_seconds"])
-    status = _status(config, rows[chosen], fractions[chosen], run.episodes)
+    age = _snapshot_age(arguments.run_dir, rows, rows[chosen], config.snapshots.every_seconds)
+    status = _status(config, rows[chosen], fractions[chosen], run.episodes, age)
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
     console.print(status_screen(status, seconds))
     svg = console.export_svg(title=f"polybeast-moe train {arguments.run_dir.name}", theme=MONOKAI)
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     arguments.output.write_text(re.sub(r"@font-face\s*\{[^}]*\}", "", svg))  # no requests to other hosts
+
+
+def _snapshot_age(run_dir: Path, rows: list[dict[str, Any]], row: dict[str, Any], every: float) -> float:
+    """Seconds since the newest snapshot before a row; the run's clock at a snapshot is that of the row after it."""
+    frames = [int(path.name.removeprefix("step-")) for path in (run_dir / "snapshots").glob("step-*")]
+    newest = max((count for count in frames if count < row["frames"]), default=0)
+    written = next(one["wall_seconds"] for one in rows if one["frames"] >= newest)
+    age: float = row["wall_seconds"] - written
+    if not frames or age > 2 * every:
+        raise SystemExit("the snapshots of that moment are gone: choose a later one with --at")
+    return age
 
 
 def _row(table: DataTable, index: int) -> dict[str, Any]:
@@ -64,7 +77,7 @@ def _fraction(config: RunConfig, row: dict[str, Any]) -> float:
     return row["frames"] / until.frames if until.frames else row["episodes"] / (until.episodes or 1)
 
 
-def _status(config: RunConfig, row: dict[str, Any], fraction: float, episodes: DataTable) -> Status:
+def _status(config: RunConfig, row: dict[str, Any], fraction: float, episodes: DataTable, age: float) -> Status:
     ends = [(phase.name, phase.until.frames or phase.until.episodes or 0) for phase in config.phases]
     index = [name for name, _ in ends].index(row["phase"])
     count = row["frames"] if config.phases[index].until.frames else row["episodes"]
@@ -79,6 +92,7 @@ def _status(config: RunConfig, row: dict[str, Any], fraction: float, episodes: D
         median_score=statistics.median(scores) if scores else None,
         median_return=statistics.median(returns) if returns else None,
         parts_take_turns=config.runtime.mode == "inline",
+        snapshot_age_seconds=age,
     )
 
 

@@ -1,7 +1,7 @@
 """The sections of a report about what the experts do, from an evaluation's figures in the run directory.
 
-`polybeast-moe evaluate RUN_DIR --specialisation --ablate --json RUN_DIR/specialisation.json` writes them; every part that
-the file has not is left out.
+`polybeast-moe evaluate RUN_DIR --specialisation --ablate --json RUN_DIR/specialisation.json` writes them; every part
+that the file has not is left out.
 """
 
 from __future__ import annotations
@@ -55,10 +55,11 @@ def _evaluation(written: Figures) -> Figures:
 def _scenes(evaluation: Figures, found: Figures) -> Section:
     matrix = found["scene_expert_matrix"]
     note = (
-        f"From {evaluation.get('episodes', 0):,} held-out episodes after {evaluation.get('trained_frames', 0):,} frames "
-        "of training. A row is the typical alpha of a scene: its mean over the scene's states. Scenes are defined on "
-        "raw observations, not on what the router reads. Information: I(category; expert) in nats, bias taken off, with "
-        "95 % intervals over episodes; scenes should tell more than the action before or the time in the episode."
+        f"From {evaluation.get('episodes', 0):,} held-out episodes after {evaluation.get('trained_frames', 0):,} "
+        "frames of training. A row is the typical alpha of a scene: its mean over the scene's states. Scenes are "
+        "defined on raw observations, not on what the router reads. Information: I(category; expert) in nats, bias "
+        "taken off, with 95 % intervals over episodes; scenes should tell more than the action before or the time in "
+        "the episode."
     )
     picture = Picture(
         "scene_experts", "Mean alpha of each expert in each scene.", lambda: figures_experts.scene_figure(matrix)
@@ -85,8 +86,9 @@ def _information_grid(found: Figures) -> list[Grid]:
 
 def _ablations(ablations: Figures) -> Section:
     note = (
-        "The same games again with one thing changed, and with noise that moves the policy as far: only what the change "
-        "costs beyond that noise shows that it matters what was changed. Points, paired 95 % intervals over episodes."
+        "The same games again with one thing changed, and with noise that moves the policy as far: only what the "
+        "change costs beyond that noise shows that it matters what was changed. Points, paired 95 % intervals over "
+        "episodes."
     )
     grid = [["change", "mean score", "score lost", "95 %", "beyond noise", "95 %", "KL (nats)"]]
     for name, one in ablations.items():
