@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
-.PHONY: install train test docs chaos soak soak-resets lint format clean
+.PHONY: install train test test-sanitized docs chaos soak soak-resets results lint format clean
 
 install: .venv/.built
 
@@ -27,6 +27,19 @@ test: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+# The C++ parts under AddressSanitizer and UndefinedBehaviorSanitizer, in a build of their own. NetHack itself comes as a
+# binary, so of its memory errors only those show that reach our memory. Python's own leaks are not looked for.
+SANITIZED := $(CURDIR)/build/sanitized
+SANITIZED_TESTS := tests/engine/test_game.py tests/envs/test_vector_env.py tests/envs/test_replay.py \
+    tests/runtime/test_layout.py tests/runtime/test_slot_protocol.py tests/runtime/test_turns.py \
+    tests/runtime/test_group.py tests/graph/test_conditions.py
+test-sanitized: install
+	PBM_SANITIZE=address,undefined $(BIN)/python -W ignore setup.py -q build --build-base $(SANITIZED) \
+	    --build-lib $(SANITIZED)/lib
+	PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
+	    $(BIN)/pytest -p no:cacheprovider $(SANITIZED_TESTS)
+
 # Processes killed within a run, then whole runs.
 chaos: install
 	$(BIN)/python benchmarks/chaos.py
@@ -39,6 +52,11 @@ soak: install
 # What 100,000 episodes leave behind: nothing.
 soak-resets: install
 	$(BIN)/python benchmarks/resets.py --resets 100000
+
+# Writes docs/results/engine.* and pipeline.*: half an hour on a machine that does nothing else.
+results: install
+	$(BIN)/python benchmarks/engine.py --games 1 32 128 --rounds 7 --results
+	$(BIN)/python benchmarks/pipeline_results.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ parts = sorted(
 flags = ["-O3", "-Wall", "-Wextra", "-fvisibility=hidden", "-fno-strict-aliasing"]
 sanitize = os.environ.get("PBM_SANITIZE")  # e.g. address,undefined: for the sanitizer builds of the tests
 if sanitize:
-    flags += [f"-fsanitize={sanitize}", "-fno-omit-frame-pointer", "-g"]
+    flags += [f"-fsanitize={sanitize}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer", "-g1", "-O1"]
 
 extension = Pybind11Extension(
     "polybeast_moe._C",

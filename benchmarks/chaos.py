@@ -50,7 +50,7 @@ from polybeast_moe.runtime.supervisor import Supervisor
 
 SETTINGS = """
 env: {max_episode_steps: 200}
-runtime: {actors: 2, groups: 2, games_per_group: 8, unroll: 16, threads: 1, policy_threads: 1}
+runtime: {actors: 2, groups: 2, games_per_group: 8, unroll: 16, threads: 1, policy_threads: 1, deaths_allowed: 1000}
 graph: {enabled: false}
 policy: {glyph_embedding: 4, conv_channels: 8, hidden: 32, expert_hidden: 16, lstm: 8, router: {hidden: 16}}
 learner: {slots_per_batch: 2}

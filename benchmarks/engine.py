@@ -2,6 +2,7 @@
 
     python benchmarks/engine.py                                   # every contestant at 1, 8, 32 and 128 games
     python benchmarks/engine.py --games 32 --rounds 5 --json engine.json
+    python benchmarks/engine.py --games 1 32 128 --results        # writes docs/results/engine.md and engine.json
 
 Random actions, the same keys and seeds for all. Contestants take turns within a round; a figure is the median over
 rounds, a ratio the median of the rounds' ratios. The turn counter of every contestant must advance: a fresh game waits
@@ -14,8 +15,8 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import statistics
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from typing import Any
 import gymnasium
 import nle  # noqa: F401 - registers the environments
 import numpy as np
+import results
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
 from polybeast_moe.envs import NetHackVectorEnv
@@ -158,8 +160,8 @@ def measure(games: int, rounds: int, seconds: float) -> dict[str, list[float]]:
     return rates
 
 
-def reset_milliseconds(resets: int = 200) -> dict[str, float]:
-    """Of one game: the engine's and stock NLE's."""
+def reset_milliseconds(resets: int = 300, parts: int = 5) -> dict[str, list[float]]:
+    """Of one game, the engine's and stock NLE's: the median of each part of the resets."""
     figures = {}
     ours = NetHackVectorEnv("NetHackScore-v0", 1, observation_keys=KEYS)
     theirs = stock()
@@ -170,14 +172,16 @@ def reset_milliseconds(resets: int = 200) -> dict[str, float]:
             began = time.perf_counter()
             reset()
             times.append(1e3 * (time.perf_counter() - began))
-        figures[name] = statistics.median(times)
+        size = resets // parts
+        figures[name] = [statistics.median(times[i : i + size]) for i in range(0, parts * size, size)]
     ours.close()
     theirs.close()
     return figures
 
 
-def ratio(rates: dict[str, list[float]], over: str, under: str) -> float:
-    return statistics.median(a / b for a, b in zip(rates[over], rates[under], strict=True))
+def ratios_of(rates: dict[str, list[float]], over: str, under: str) -> list[float]:
+    """Round by round."""
+    return [a / b for a, b in zip(rates[over], rates[under], strict=True)]
 
 
 RATIOS = (
@@ -188,37 +192,81 @@ RATIOS = (
 )
 
 
+GOALS = {
+    "engine_sync_32": (32, "ours", "sync"),
+    "engine_sync_128": (128, "ours", "sync"),
+    "engine_async_32": (32, "ours, 2 processes", "async"),
+    "engine_pipe_32": (32, "ours, 2 processes", "2 processes, pipes"),
+}
+
+
+def rate_table(found: dict[int, dict[str, list[float]]]) -> str:
+    """Steps a second of every contestant, and how far many games in one process are from one hot game."""
+    lines = ["| games | contestant | steps/s | lowest | highest |", "|---|---|---|---|---|"]
+    for games, rates in found.items():
+        for name, values in rates.items():
+            cells = " | ".join(f"{value:,.0f}" for value in results.spread(values))
+            lines.append(f"| {games} | {name} | {cells} |")
+    if 1 in found:
+        hot = statistics.median(found[1]["ours"])
+        for games, rates in found.items():
+            if games > 1:
+                share = statistics.median(rates["ours"]) / hot
+                lines += ["", f"{games} games in one process make {share:.0%} of the steps a second of one hot game."]
+    return "\n".join(lines)
+
+
+def write_results(found: dict[int, dict[str, list[float]]], resets: dict[str, list[float]], about: Any) -> None:
+    """docs/results/engine.md and engine.json."""
+    measured = {
+        name: results.spread(ratios_of(found[games], over, under))
+        for name, (games, over, under) in GOALS.items()
+        if games in found
+    }
+    measured["reset_ms"] = results.spread(resets["ours"])
+    stock_reset = results.spread(resets["stock"])
+    results.write(
+        "engine",
+        title="The engine against Gymnasium's vector environments",
+        measured=measured,
+        sections=[
+            f"Random actions, `NetHackScore-v0`, observed: {', '.join(KEYS)}. Contestants take turns within a round; a "
+            "ratio is the median of the rounds' ratios. The turn counter of each is asserted to advance.",
+            "## Steps a second\n\n" + rate_table(found),
+            f"## A reset\n\nStock NLE: {stock_reset.value:.2f} ms ({stock_reset.low:.2f} to {stock_reset.high:.2f}).",
+        ],
+        raw={"rates": found, "reset_ms": resets, "keys": KEYS},
+        commands=["python benchmarks/engine.py " + " ".join(sys.argv[1:])],
+        about=about,
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--games", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each contestant in each round")
     parser.add_argument("--json", help="where to keep the raw figures")
+    parser.add_argument("--results", action="store_true", help="write docs/results/engine.md and engine.json")
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")
-    load = os.getloadavg()
-    results: dict[str, Any] = {
-        "machine": {"cores": os.cpu_count(), "load_before": load, "python": platform.python_version()},
-        "keys": KEYS,
-        "games": {},
-    }
-    print(f"{os.cpu_count()} cores, load before {load[0]:.2f}; steps a second, median of {chosen.rounds} rounds\n")
-    print("| games | contestant | steps/s | lowest | highest |\n|---|---|---|---|---|")
+    about = results.machine()
+    print(f"{os.cpu_count()} cores, load before {about['load_average_before']:.2f}, {chosen.rounds} rounds")
+    found: dict[int, dict[str, list[float]]] = {}
     for games in chosen.games:
-        rates = measure(games, chosen.rounds, chosen.seconds)
-        ratios = {f"{a} / {b}": ratio(rates, a, b) for a, b in RATIOS if a in rates and b in rates}
-        results["games"][games] = {"rates": rates, "ratios": ratios}
-        for name, values in rates.items():
-            print(
-                f"| {games} | {name} | {statistics.median(values):.0f} | {min(values):.0f} | {max(values):.0f} |",
-                flush=True,
-            )
-        print(f"| {games} | " + "; ".join(f"{name}: {value:.2f}" for name, value in ratios.items()) + " | | | |")
-    results["reset_ms"] = reset_milliseconds()
-    print("\nreset, ms: " + ", ".join(f"{name} {value:.2f}" for name, value in results["reset_ms"].items()))
+        found[games] = measure(games, chosen.rounds, chosen.seconds)
+        pairs = [(a, b) for a, b in RATIOS if a in found[games] and b in found[games]]
+        said = [f"{a} / {b}: {statistics.median(ratios_of(found[games], a, b)):.2f}" for a, b in pairs]
+        print(f"{games} games: " + "; ".join(said), flush=True)
+    resets = reset_milliseconds()
+    print(rate_table(found))
+    print("reset, ms: " + ", ".join(f"{name} {statistics.median(values):.2f}" for name, values in resets.items()))
     if chosen.json:
+        report = {"machine": about, "keys": KEYS, "rates": found, "reset_ms": resets}
         with open(chosen.json, "w") as file:  # noqa: PTH123
-            json.dump(results, file, indent=1)
+            json.dump(report, file, indent=1)
+    if chosen.results:
+        write_results(found, resets, about)
 
 
 if __name__ == "__main__":

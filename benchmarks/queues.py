@@ -89,7 +89,7 @@ def answer_with_the_time(fd: int, wakes: int) -> None:
         region.answer(found[0])
 
 
-def measure_wake_ups(wakes: int) -> dict[str, float]:
+def measure_wake_ups(wakes: int, parts: int = 5) -> dict[str, Any]:
     region = make_region(1, 1)
     times = region.slot(1)[64:].view(np.int64)
     context = multiprocessing.get_context("fork")
@@ -105,7 +105,9 @@ def measure_wake_ups(wakes: int) -> dict[str, float]:
         latencies.append((int(times[0]) - asked) / 1000)
     other.join()
     cuts = statistics.quantiles(latencies, n=100)
-    return {"wakes": wakes, "median_us": cuts[49], "p90_us": cuts[89], "p99_us": cuts[98]}
+    size = wakes // parts
+    medians = [statistics.median(latencies[i : i + size]) for i in range(0, parts * size, size)]
+    return {"wakes": wakes, "median_us": cuts[49], "medians_us": medians, "p90_us": cuts[89], "p99_us": cuts[98]}
 
 
 # Actors
@@ -298,7 +300,7 @@ def main() -> int:
         "throughput": measure_throughput(
             arguments.actors, arguments.games_per_group, arguments.seconds, arguments.rounds
         ),
-        "memory": measure_memory(),
+        "memory": [measure_memory() for _ in range(3)],
     }
     print(json.dumps(figures, indent=2))
     if arguments.json:

@@ -5,6 +5,8 @@
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
 
+#include <atomic>
+
 #include "actor/actor.h"
 #include "actor/group.h"
 #include "nethack/conditions.h"
@@ -190,7 +192,8 @@ void bind_nethack(py::module_& m) {
   py::class_<LibraryFile, std::shared_ptr<LibraryFile>>(m, "LibraryFile")
       .def(py::init(
                [](const std::string& path) { return std::const_pointer_cast<LibraryFile>(LibraryFile::open(path)); }),
-           "path"_a);
+           "path"_a)
+      .def_property_readonly("direct_calls", &LibraryFile::direct_calls);
   py::class_<GameSettings>(m, "GameSettings")
       .def(py::init(&game_settings), py::kw_only(), "library"_a, "data_directory"_a, "options"_a, "keys"_a,
            "task"_a = "NetHackScore", "max_episode_steps"_a = 5000, "penalty_mode"_a = "constant",
@@ -338,6 +341,25 @@ void bind_shm(py::module_& m) {
 }
 
 void bind_actor(py::module_& m) {
+  // Words that processes share: nothing that this thread reads or writes before or after moves past them.
+  using Words = py::array_t<std::int64_t, py::array::c_style>;
+  m.def(
+      "load_word",
+      [](Words& words, py::ssize_t index) {
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+        const std::int64_t value = std::atomic_ref(words.mutable_at(index)).load();
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+        return value;
+      },
+      py::arg("words").noconvert(), "index"_a);
+  m.def(
+      "store_word",
+      [](Words& words, py::ssize_t index, std::int64_t value) {
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+        std::atomic_ref(words.mutable_at(index)).store(value);
+        std::atomic_thread_fence(std::memory_order_seq_cst);
+      },
+      py::arg("words").noconvert(), "index"_a, "value"_a);
   m.def("episode_seeds", [](std::uint64_t run_seed, std::uint64_t game, std::uint64_t episode) {
     const Seeds seeds = pbm::actor::episode_seeds(run_seed, game, episode);
     return py::make_tuple(seeds.core, seeds.disp);

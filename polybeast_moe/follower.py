@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.envs.games_folder import GamesFolder
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
 from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning.crew import Begin, Hand, Part, Standing, digest, until
@@ -19,9 +19,8 @@ from polybeast_moe.learning.phases import Settings
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.resources import usable_cores
 from polybeast_moe.runtime.defaults import with_defaults
-from polybeast_moe.runtime.games_folder import make_games_folder
 from polybeast_moe.runtime.make import make_runtime
-from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process
+from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process, torch_cache_in
 from polybeast_moe.runtime.rollouts import Batch, make_batch
 from polybeast_moe.snapshots.randomness import random_states, restore_random_states, seed_all
 
@@ -36,17 +35,12 @@ def follow(ranks: Ranks) -> int:
     torch.set_num_threads(runtime.threads or 1)
     config = begin.config.model_copy(update={"runtime": runtime, "seed": ranks.seed(begin.config.seed)})
     package = check_nle()
-    games, lock = make_games_folder()
-    try:
-        with StopRequests() as stop:
-            follower = Follower(config, ranks, package, games, Path(begin.log))
-            try:
-                follower.run(stop)
-            finally:
-                follower.close()
-    finally:
-        shutil.rmtree(games, ignore_errors=True)
-        lock.close()
+    with GamesFolder("polybeast-moe-") as games, torch_cache_in(games.path), StopRequests() as stop:
+        follower = Follower(config, ranks, package, games.path, Path(begin.log))
+        try:
+            follower.run(stop)
+        finally:
+            follower.close()
     return 0
 
 

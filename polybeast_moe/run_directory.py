@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,7 @@ class RunDirectory:
         self.phases = path / "phases.jsonl"
         self.log = path / "run.log"
         self.snapshots = path / "snapshots"
+        self.replays = path / "replays"
         self.report = path / "report"
         self._lock: IO[str] | None = None
         self._made: list[Path] = []  # directories that `create` made, innermost first
@@ -114,6 +116,7 @@ class RunDirectory:
         """Removes what a run wrote before its first snapshot, so that it can begin again in the same directory."""
         for file in (self.metrics, self.episodes, self.phases, *self.path.glob("events.out.tfevents.*")):
             file.unlink(missing_ok=True)
+        shutil.rmtree(self.replays, ignore_errors=True)
 
     def withdraw(self) -> None:
         """Undoes `create` for a run that was refused before its first snapshot."""

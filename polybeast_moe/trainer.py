@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import time
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.control.desk import Desk
 from polybeast_moe.control.server import ControlServer
 from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.envs.games_folder import GamesFolder
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
 from polybeast_moe.errors import RunFailed
 from polybeast_moe.evaluation.held_out import HeldOutEvaluation
@@ -47,9 +47,9 @@ from polybeast_moe.ops.backends import select_mixture
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.defaults import with_defaults
-from polybeast_moe.runtime.games_folder import make_games_folder
+from polybeast_moe.runtime.episode_recorder import EpisodeRecorder
 from polybeast_moe.runtime.make import make_runtime
-from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process
+from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process, torch_cache_in
 from polybeast_moe.runtime.rollouts import Rollout, make_batch
 from polybeast_moe.snapshots import Origin, Snapshot, SnapshotWriter, load
 from polybeast_moe.snapshots.randomness import random_states, seed_all
@@ -76,20 +76,20 @@ def train(
     crew = Crew(ranks, config.distributed.patience)
     crew.begin(Begin(config, str(run_dir.log)))
     snapshot = load(resume) if resume is not None else None
-    games, lock = make_games_folder()
-    try:
-        with StopRequests() as stop, Console() as console:
-            trainer = Trainer(config, run_dir, package, games, console, snapshot, origin, crew)
-            try:
-                trainer.run(stop)
-                crew.end()
-            finally:
-                trainer.close()
-            if not stop():
-                measure_random_policy(config, package, games, run_dir.path, console.log, stop)
-    finally:
-        shutil.rmtree(games, ignore_errors=True)
-        lock.close()
+    with (
+        GamesFolder("polybeast-moe-") as games,
+        torch_cache_in(games.path),
+        StopRequests() as stop,
+        Console() as console,
+    ):
+        trainer = Trainer(config, run_dir, package, games.path, console, snapshot, origin, crew)
+        try:
+            trainer.run(stop)
+            crew.end()
+        finally:
+            trainer.close()
+        if not stop():
+            measure_random_policy(config, package, games.path, run_dir.path, console.log, stop)
     if stop():
         print(f"Stopped {stop.reason}. Go on with: polybeast-moe resume {run_dir.path}")
         return stop.exit_code
@@ -142,6 +142,7 @@ class Trainer:
         select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
         self._learner = Learner(self._policy, config.learner, ranks, experts=len(config.policy.expert_names))
         self._window = MetricsWindow(config.policy.expert_names)
+        self._recorder = EpisodeRecorder(config.env, run_dir.replays, config.monitoring.replays, console.log)
         self._sinks = Sinks(make_sinks(config, run_dir.path), console.log)
         self._snapshots = SnapshotWriter(
             run_dir.snapshots,
@@ -289,6 +290,7 @@ class Trainer:
         began = time.perf_counter()
         batch = make_batch(rollouts) if rollouts else None
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
+        self._recorder.add(rollouts)
         self._runtime.give_back(rollouts)
         seen = self._crew.update(self._learner, batch, episodes, settings)
         if seen is None:

@@ -17,6 +17,7 @@ import torch
 
 from polybeast_moe import cli, trainer
 from polybeast_moe.config import RunConfig
+from polybeast_moe.envs.replay import Replay
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.inline import InlineRuntime
 from polybeast_moe.runtime.policy_server import PolicyServer
@@ -420,3 +421,13 @@ def test_a_signal_in_the_middle_leaves_a_snapshot_and_nothing_else(
     assert cli.main(["resume", str(run), f"phases.transition.until.frames={frames + 500}"]) == 0
     assert int(rows(run / "metrics.csv")[-1]["frames"]) >= frames + 500
     assert (run / "report" / "index.html").exists()
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_run_keeps_replays_of_its_best_episodes(make_config, tmp_path) -> None:
+    run = tmp_path / "run"
+    assert train(make_config("monitoring.replays=3"), run) == 0
+    best = sorted(int(row["score"]) for row in rows(run / "episodes.csv"))[-3:]
+    replays = [Replay.load(path) for path in (run / "replays").iterdir()]
+    assert sorted(replay.record["score"] for replay in replays) == best
+    assert all(list(replay.play(("blstats",)))[-1].info["episode_record"]["score"] in best for replay in replays)

@@ -105,6 +105,7 @@ Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const n
                                          shape_.store_reward_terms ? player.reward_terms->data() : nullptr);
     players_.push_back(std::move(player));
   }
+  first_game_ = column(layout, "first_game", 1);
   observation_ = observation_columns(layout, "", 2);
   final_observation_ = observation_columns(layout, "final_", 1);
   first_ = column(layout, "first", 2);
@@ -157,6 +158,7 @@ void Group::open(std::uint8_t* slot) {
     for (Player& player : players_) start_episode(player);
     started_ = true;
   }
+  *row<std::int64_t>(slot, first_game_, 0) = static_cast<std::int64_t>(players_.front().number);
   *row<std::int32_t>(slot, final_count_, 0) = 0;
   *row<std::int32_t>(slot, record_count_, 0) = 0;
   for (std::size_t k = 0; k < players_.size(); ++k) write_row(slot, 0, k);

@@ -16,6 +16,8 @@
 #include <iterator>
 #include <string_view>
 
+#include "nethack/direct_calls.h"
+
 namespace pbm::nethack {
 namespace {
 
@@ -130,6 +132,10 @@ const std::array kReplacements = {
     Replacement{"__cxa_atexit", reinterpret_cast<void*>(pbm_cxa_atexit)},
 };
 
+bool is_replaced(std::string_view name) {
+  return std::any_of(kReplacements.begin(), kReplacements.end(), [name](const auto& r) { return r.name == name; });
+}
+
 FileDescriptor memory_file(const char* name, const std::vector<std::uint8_t>& bytes) {
   FileDescriptor fd(memfd_create(name, MFD_CLOEXEC));
   if (fd.get() < 0) throw std::runtime_error(std::string("memfd_create failed: ") + std::strerror(errno));
@@ -164,7 +170,9 @@ std::shared_ptr<const LibraryFile> LibraryFile::open(const std::string& path) {
 }
 
 LibraryFile::LibraryFile(std::vector<std::uint8_t> bytes)
-    : bytes_(std::move(bytes)), shared_code_(memory_file("libnethack-code", bytes_)) {
+    : bytes_(std::move(bytes)),
+      direct_calls_(call_directly(bytes_, is_replaced)),
+      shared_code_(memory_file("libnethack-code", bytes_)) {
   read_segments();
 }
 

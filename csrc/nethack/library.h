@@ -30,6 +30,8 @@ class LibraryFile {
   static std::shared_ptr<const LibraryFile> open(const std::string& path);
 
   const std::vector<std::uint8_t>& bytes() const noexcept { return bytes_; }
+  // Functions that the library's copies call without a detour through a table (direct_calls.h).
+  std::size_t direct_calls() const noexcept { return direct_calls_; }
   int shared_code() const noexcept { return shared_code_.get(); }
   std::size_t read_only_bytes() const noexcept { return read_only_bytes_; }  // from the start, in whole pages
   // Where a loaded copy keeps its state, from its base on: what stays writable after loading.
@@ -42,6 +44,7 @@ class LibraryFile {
   void read_segments();
 
   std::vector<std::uint8_t> bytes_;
+  std::size_t direct_calls_;
   FileDescriptor shared_code_;
   std::size_t read_only_bytes_ = 0, state_begin_ = 0, state_end_ = 0;
 };

@@ -77,6 +77,7 @@ RolloutLayout::RolloutLayout(const RolloutShape& shape) : shape_(shape), slot_by
   final_capacity_ = K * (T / shape.max_episode_steps + 1);
   record_capacity_ = K * T;  // every step may end an episode
 
+  add("first_game", Dtype::kI64, {1});
   add_observation("", {T + 1, K});
   add("first", Dtype::kU8, {T + 1, K});
   add("previous_action", Dtype::kI32, {T + 1, K});

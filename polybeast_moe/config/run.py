@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from polybeast_moe.config.base import Section, misfit
 from polybeast_moe.config.distributed import DistributedConfig
@@ -44,11 +44,12 @@ class SnapshotConfig(Section):
 
 
 class MonitoringConfig(Section):
-    """Cadence of metrics rows (seconds) and which sinks get them beside the CSV files."""
+    """Cadence of metrics rows (seconds), which sinks get them beside the CSV files, and how many replays are kept."""
 
     every_seconds: PositiveFloat = 5.0
     tensorboard: bool = True
     wandb: str | None = Field(None, min_length=1, description="project of Weights & Biases; needs the package wandb")
+    replays: NonNegativeInt = 10
 
 
 class EvaluationConfig(Section):

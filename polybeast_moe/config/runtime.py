@@ -23,4 +23,5 @@ class RuntimeConfig(Section):
     unroll: PositiveInt = 32
     threads: PositiveInt | None = Field(None, description="torch threads of the learner")
     policy_threads: PositiveInt | None = Field(None, description="torch threads of the policy worker")
+    deaths_allowed: PositiveInt = Field(50, description="short lives in a row of one process before the run fails")
     groups_per_batch: PositiveInt | None = Field(None, description="most groups in one inference; None: all that wait")

@@ -15,12 +15,16 @@ ACTIONS: tuple[int, ...] = tuple(int(action) for action in TASK_ACTIONS)
 ACTION_NAMES: tuple[str, ...] = tuple(action.name for action in TASK_ACTIONS)
 
 
-def game_settings(env: EnvConfig, package: NlePackage) -> _C.GameSettings:
-    """Returns what a `_C.Game` of this environment is made of."""
-    options = TaskOptions(
+def task_options(env: EnvConfig) -> TaskOptions:
+    """Returns NLE's options of this environment."""
+    return TaskOptions(
         character=env.character,
         max_episode_steps=env.max_episode_steps,
         penalty_step=env.penalty_step,
         penalty_time=env.penalty_time,
     )
-    return options.game_settings(env.task, None if env.clock == "real" else env.clock, package)
+
+
+def game_settings(env: EnvConfig, package: NlePackage) -> _C.GameSettings:
+    """Returns what a `_C.Game` of this environment is made of."""
+    return task_options(env).game_settings(env.task, None if env.clock == "real" else env.clock, package)

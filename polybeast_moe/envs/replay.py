@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,6 +20,7 @@ from polybeast_moe.errors import UserError
 
 SUFFIX = ".replay"
 _MAGIC = b"polybeast_moe replay 1\n"
+_NAME = re.compile(r"score-(-?\d+)-core-\d+" + re.escape(SUFFIX))
 
 
 class ReplayError(UserError):
@@ -128,6 +130,34 @@ def _record_of(info: Info, game: int) -> dict[str, float]:
     return {k: v[game].item() for k, v in info["episode_record"].items() if not k.startswith(("_", "seed_"))}
 
 
+class BestReplays:
+    """Keeps files named `score-0000123-core-SEED.replay`; those that an earlier start left there count as well."""
+
+    def __init__(self, directory: Path, keep: int) -> None:
+        """Keeps at most `keep` files in `directory`, which is made with the first one."""
+        self._directory = directory
+        self._keep = keep
+        found = ((_NAME.fullmatch(path.name), path) for path in directory.glob(f"*{SUFFIX}"))
+        self._best = sorted((int(match[1]), path) for match, path in found if match)
+
+    def wants(self, score: int) -> bool:
+        """Whether an episode of that score would be among the best."""
+        return len(self._best) < self._keep or score > self._best[0][0]
+
+    def add(self, replay: Replay) -> None:
+        """Saves the replay of an episode that is wanted, by its record's score, and drops the worst of too many.
+
+        Raises OSError when it cannot be written.
+        """
+        score, (core, _, _) = int(replay.record["score"]), replay.seeds
+        path = self._directory / f"score-{score:07d}-core-{core}{SUFFIX}"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        replay.save(path)
+        self._best = sorted([*(entry for entry in self._best if entry[1] != path), (score, path)])
+        while len(self._best) > self._keep:
+            self._best.pop(0)[1].unlink(missing_ok=True)
+
+
 class RecordReplays(VectorWrapper):
     """Writes replays of the best episodes that a `NetHackVectorEnv` plays: those of the highest scores.
 
@@ -147,10 +177,8 @@ class RecordReplays(VectorWrapper):
         if base.clock == "real":
             raise InvalidOptionError("RecordReplays needs a pinned clock: NetHackVectorEnv(..., clock=1_600_000_000)")
         self._base = base
-        self._directory = Path(directory)
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._keep = keep
-        self._best: list[tuple[int, Path]] = []
+        Path(directory).mkdir(parents=True, exist_ok=True)
+        self._best = BestReplays(Path(directory), keep)
         self._actions: list[bytearray] = [bytearray() for _ in range(base.num_envs)]
         self._begun: list[tuple[Seeds, int]] = []
 
@@ -185,8 +213,7 @@ class RecordReplays(VectorWrapper):
             self._actions[game] = bytearray()
 
     def _write(self, game: int, record: dict[str, float]) -> None:
-        score = int(record["score"])
-        if len(self._best) == self._keep and score <= self._best[0][0]:
+        if not self._best.wants(int(record["score"])):
             return
         (core, disp, lgen), frozen = self._begun[game]
         replay = Replay(
@@ -198,11 +225,7 @@ class RecordReplays(VectorWrapper):
             frozen,
             record,
         )
-        path = self._directory / f"score-{score:07d}-core-{core}{SUFFIX}"
-        replay.save(path)
-        self._best = sorted([*self._best, (score, path)])
-        while len(self._best) > self._keep:
-            self._best.pop(0)[1].unlink(missing_ok=True)
+        self._best.add(replay)
 
 
 def given_options(options: TaskOptions) -> dict[str, Any]:

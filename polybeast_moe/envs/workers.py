@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import tempfile
 import weakref
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from polybeast_moe import _C
+from polybeast_moe.envs.games_folder import GamesFolder
 
 PROGRAM = Path(_C.__file__).parent / "pbm-games"
 
+_PREFIX = "pbm-games-"
 _WAIT_MS = 100  # between looks at whether the processes are still there
 _STARTS_WITHOUT_AN_ANSWER = 5  # of one process, before giving up on it
 
@@ -27,8 +27,8 @@ class Inline:
     """Plays the games of a block in this process."""
 
     def __init__(self, block: _C.GameBlock, games: int) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="pbm-games-")
-        self._games: _C.Games | None = _C.Games(block, 0, games, Path(self._directory.name))
+        self._folder = GamesFolder(_PREFIX)
+        self._games: _C.Games | None = _C.Games(block, 0, games, self._folder.path)
 
     def run(self) -> None:
         """Carries out what the block's rows ask for."""
@@ -38,7 +38,7 @@ class Inline:
     def close(self) -> None:
         """Ends the games and removes their files."""
         self._games = None
-        self._directory.cleanup()
+        self._folder.remove()
 
 
 @dataclass
@@ -46,7 +46,7 @@ class _Resources:
     """What must go when a `Processes` goes, in whatever way."""
 
     block: _C.GameBlock
-    directory: str
+    folder: GamesFolder
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def release(self) -> None:
@@ -57,7 +57,7 @@ class _Resources:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        shutil.rmtree(self.directory, ignore_errors=True)
+        self.folder.remove()
 
 
 class Processes:
@@ -68,7 +68,7 @@ class Processes:
 
     def __init__(self, block: _C.GameBlock, count: int) -> None:
         self._block = block
-        self._resources = _Resources(block, tempfile.mkdtemp(prefix="pbm-games-"))
+        self._resources = _Resources(block, GamesFolder(_PREFIX))
         self._release = weakref.finalize(self, self._resources.release)
         self._incarnation = 0
         for worker in range(count):
@@ -76,7 +76,7 @@ class Processes:
 
     def _start(self, worker: int) -> subprocess.Popen[bytes]:
         self._incarnation += 1
-        directory = Path(self._resources.directory) / f"worker-{worker}-{self._incarnation}"
+        directory = self._resources.folder.path / f"worker-{worker}-{self._incarnation}"
         return subprocess.Popen(
             [PROGRAM, str(self._block.fd), str(worker), directory, str(os.getpid())],
             pass_fds=(self._block.fd,),

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+_TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
 
@@ -24,6 +28,23 @@ def keep_freed_memory() -> None:
     mallopt(_M_MMAP_THRESHOLD, 1 << 30)
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     mallopt(_M_TOP_PAD, 64 << 20)
+
+
+@contextlib.contextmanager
+def torch_cache_in(folder: Path) -> Iterator[None]:
+    """Has torch, here and in child processes, keep its compiler's cache below `folder` unless the user has chosen one.
+
+    Making an optimiser is enough for torch to make that folder, by default in the system's temporary directory, where
+    it would be left behind.
+    """
+    if _TORCH_CACHE in os.environ:
+        yield
+        return
+    os.environ[_TORCH_CACHE] = str(folder / "torch")
+    try:
+        yield
+    finally:
+        os.environ.pop(_TORCH_CACHE, None)
 
 
 _BOUNCE_SECONDS = 1.0  # a bouncing key, or a signal to the group and to the process, is one request

@@ -23,7 +23,9 @@ EPISODES_OF_AN_INCARNATION = 1 << 24
 """An actor that replaces another numbers its episodes from here on, times how many came before: no seed comes twice."""
 
 _GIVE_UP_AFTER = 8  # deaths of one process in a row
+_SHORT_LIFE = 60.0  # seconds
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0  # seconds before a replacement; doubles with each death in a row
+_DOUBLINGS = 8  # of the pause, by the time that all short lives allowed are over
 _LONGEST_LOOK = 1.0  # seconds of silence that one look can prove: this process too may have been stopped meanwhile
 
 
@@ -44,6 +46,9 @@ class _Child:
     process: subprocess.Popen[bytes] | None = None
     incarnation: int = 0
     deaths_in_a_row: int = 0
+    short_lives: int = 0
+    """In a row, whatever was done in them."""
+    started_at: float = 0.0
     start_at: float = 0.0
     first_beat: int = 0
     last_beat: int = 0
@@ -56,8 +61,10 @@ class _Child:
 class Supervisor:
     """Owns the child processes of one rank. `log` tells the user of every death.
 
-    Deaths in a row are those of one process without a rollout's worth of work in between: stock NetHack crashes now and
-    then, and a run goes on as long as it gets somewhere. A process that was waiting for others does not count.
+    Stock NetHack crashes now and then, and a run goes on as long as it gets somewhere. It fails when one process dies
+    eight times in a row without a rollout's worth of work in between (one that was waiting for others does not count),
+    or `runtime.deaths_allowed` times in a row within a minute of its start, whatever it did in that minute. Pauses
+    before a replacement grow towards both.
 
     Attributes:
         hung_after: seconds without a heartbeat, while there is work, after which a process counts as dead.
@@ -122,6 +129,7 @@ class Supervisor:
     def _launch(self, child: _Child) -> None:
         child.log_offset = os.fstat(self.log_file.fileno()).st_size
         child.process = child.start(child.incarnation)
+        child.started_at = time.monotonic()
         child.incarnation += 1
         child.first_beat = child.last_beat = child.heartbeat()
         child.silent_for = 0.0
@@ -131,11 +139,19 @@ class Supervisor:
         if child.heartbeat() - child.first_beat >= self.config.runtime.unroll:
             child.deaths_in_a_row = 0
         child.deaths_in_a_row += child.has_work()
+        child.short_lives = child.short_lives + 1 if time.monotonic() - child.started_at < _SHORT_LIFE else 0
         self.lost_rollouts += child.buried()
         self.restarts += 1
         if child.deaths_in_a_row >= _GIVE_UP_AFTER:
             raise ProcessesKeepDyingError(f"{child.name} died {child.deaths_in_a_row} times in a row, last: {reason}")
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** max(0, child.deaths_in_a_row - 1))
+        allowed = self.config.runtime.deaths_allowed
+        if child.short_lives > allowed:
+            raise ProcessesKeepDyingError(
+                f"{child.name} died {child.short_lives} times in a row within {_SHORT_LIFE:.0f} s of its start, "
+                f"last: {reason}"
+            )
+        doublings = max(0, child.deaths_in_a_row - 1, _DOUBLINGS * child.short_lives // (allowed + 1))
+        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**doublings)
         child.start_at = time.monotonic() + pause
         self.log(f"{child.name} {reason}; a new one starts in {pause:.1f} s")
 

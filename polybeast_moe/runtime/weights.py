@@ -6,8 +6,11 @@ import mmap
 import os
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+
+from polybeast_moe import _C
 
 _BUFFERS = 3
 _HEADER = 4096
@@ -18,7 +21,8 @@ class SharedWeights:
     """Three copies of a module's parameters and buffers in one memory file, one writer, any number of readers.
 
     The writer never touches the newest copy: it fills the next one in turn, then points to it. A reader that was
-    overtaken (the writer went round while it copied) sees the copy's version changed and reads again.
+    overtaken (the writer went round while it copied) sees the copy's version changed and reads again. Versions and the
+    pointer are words with fences on both sides, so that this holds on processors that reorder stores as well.
     """
 
     def __init__(self, module: nn.Module, fd: int) -> None:
@@ -27,7 +31,7 @@ class SharedWeights:
         self._bytes = sum(_padded(tensor) for tensor in tensors)
         self.fd = fd
         self._memory = mmap.mmap(fd, _HEADER + _BUFFERS * self._bytes)
-        header = torch.frombuffer(self._memory, dtype=torch.int64, count=1 + _BUFFERS)
+        header = np.frombuffer(self._memory, dtype=np.int64, count=1 + _BUFFERS)
         self._newest, self._versions = header[:1], header[1:]
         self._copies = [self._views(tensors, _HEADER + i * self._bytes) for i in range(_BUFFERS)]
 
@@ -38,31 +42,31 @@ class SharedWeights:
         fd = os.memfd_create("pbm-weights", os.MFD_CLOEXEC)
         os.ftruncate(fd, _HEADER + _BUFFERS * sum(_padded(tensor) for tensor in tensors))
         weights = cls(module, fd)
-        weights._versions.fill_(_NOTHING)
+        weights._versions.fill(_NOTHING)
         return weights
 
     @property
     def version(self) -> int:
         """The newest version published; −1 before the first."""
-        return int(self._versions[int(self._newest)])
+        return _C.load_word(self._versions, _C.load_word(self._newest, 0))
 
     def publish(self, module: nn.Module, version: int) -> None:
         """Makes the module's weights the newest, under a number that grows."""
-        index = (int(self._newest) + 1) % _BUFFERS
-        self._versions[index] = _NOTHING
+        index = (_C.load_word(self._newest, 0) + 1) % _BUFFERS
+        _C.store_word(self._versions, index, _NOTHING)
         for view, tensor in zip(self._copies[index], module.state_dict().values(), strict=True):
             view.copy_(tensor)
-        self._versions[index] = version
-        self._newest[0] = index
+        _C.store_word(self._versions, index, version)
+        _C.store_word(self._newest, 0, index)
 
     def load(self, module: nn.Module) -> int:
         """Copies the newest weights into the module and returns their version."""
         while True:
-            index = int(self._newest)
-            version = int(self._versions[index])
+            index = _C.load_word(self._newest, 0)
+            version = _C.load_word(self._versions, index)
             for tensor, view in zip(module.state_dict().values(), self._copies[index], strict=True):
                 tensor.copy_(view)
-            if version != _NOTHING and int(self._versions[index]) == version:
+            if version != _NOTHING and _C.load_word(self._versions, index) == version:
                 return version
 
     def _views(self, tensors: list[Tensor], offset: int) -> list[Tensor]:

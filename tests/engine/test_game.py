@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -177,6 +178,22 @@ def test_a_game_removes_its_files(make_game: MakeGame, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir())
     del game
     assert not list(tmp_path.iterdir())
+
+
+def test_the_library_calls_its_own_functions_directly(tmp_path: Path) -> None:
+    """All but those that must stay replaceable, as found by the system's own tools; a stripped table is no harm."""
+    path = check_nle().library
+    listed = subprocess.run(["readelf", "-rW", path], capture_output=True, text=True, check=True).stdout
+    slots = [line.split() for line in listed.splitlines() if "JUMP_SLO" in line]
+    own = {words[4] for words in slots if int(words[3], 16) != 0}
+    assert len(own) > 1500
+    assert len(own) - 5 <= _C.LibraryFile(str(path)).direct_calls < len(own)  # `error` is not among them
+    without = bytearray(path.read_bytes())
+    first_stub = re.search(rb"\xff\x25....\x68\0\0\0\0\xe9", without, re.DOTALL)
+    assert first_stub is not None
+    without[first_stub.start()] = 0x90
+    (tmp_path / "library.so").write_bytes(without)
+    assert _C.LibraryFile(str(tmp_path / "library.so")).direct_calls == 0
 
 
 def test_a_library_that_is_none_is_refused(tmp_path: Path) -> None:

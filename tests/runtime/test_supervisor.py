@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from polybeast_moe.envs.games_folder import GamesFolder
 from polybeast_moe.runtime import supervisor as supervision
 from polybeast_moe.runtime.asynchronous import AsynchronousRuntime
-from polybeast_moe.runtime.games_folder import make_games_folder
 from polybeast_moe.runtime.supervisor import ProcessesKeepDyingError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -137,6 +137,30 @@ def test_deaths_with_work_in_between_do_not_add_up(start_runtime, monkeypatch, n
         assert wait_until(lambda deaths=deaths: (runtime.supervisor.check(), runtime.supervisor.restarts)[1] == deaths)
 
 
+def test_an_actor_that_works_a_little_and_dies_again_and_again_ends_the_run(start_runtime, no_pauses) -> None:
+    runtime = start_runtime("runtime.actors=1", "runtime.deaths_allowed=3")
+    supervisor = runtime.supervisor
+
+    def work_a_little_and_die(deaths: int) -> None:
+        go_on(runtime, 8)
+        os.kill(supervisor.pids()["pbm-actor-0.0"], signal.SIGSEGV)
+        assert wait_until(lambda: (supervisor.check(), supervisor.restarts)[1] == deaths)
+
+    for deaths in (1, 2, 3):
+        work_a_little_and_die(deaths)
+    with pytest.raises(ProcessesKeepDyingError, match=r"pbm-actor-0\.0 died 4 times in a row within 60 s .*SIGSEGV$"):
+        work_a_little_and_die(4)
+
+
+def test_deaths_far_apart_do_not_add_up(start_runtime, monkeypatch, no_pauses) -> None:
+    monkeypatch.setattr(supervision, "_SHORT_LIFE", 0.0)
+    runtime = start_runtime("runtime.actors=1", "runtime.deaths_allowed=1")
+    for deaths in range(1, 4):
+        go_on(runtime, 8)
+        os.kill(runtime.supervisor.pids()["pbm-actor-0.0"], signal.SIGKILL)
+        assert wait_until(lambda deaths=deaths: (runtime.supervisor.check(), runtime.supervisor.restarts)[1] == deaths)
+
+
 @pytest.mark.parametrize("moment", ["while they start", "in play"])
 def test_everybody_dies_with_the_learner_and_the_next_start_sweeps(
     tiny_file: Path, tmp_path: Path, monkeypatch, moment: str
@@ -162,6 +186,5 @@ def test_everybody_dies_with_the_learner_and_the_next_start_sweeps(
     assert wait_until(lambda: not any(alive(child.pid) for child in children), 5)
     [left] = temporary.glob("polybeast-moe*")
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
-    games, lock = make_games_folder()
-    with lock:
-        assert list(temporary.glob("polybeast-moe*")) == [games] != [left]
+    with GamesFolder("polybeast-moe-") as games:
+        assert list(temporary.glob("polybeast-moe*")) == [games.path] != [left]

@@ -1,0 +1,149 @@
+"""However a real asynchronous run ends, nothing of it is left after five seconds, and its last line is the reason."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+POLICIES = """
+import torch
+from polybeast_moe.models.policy import GraphMoEPolicy
+
+
+class FailsInTheLearner(GraphMoEPolicy):
+    def forward(self, *arguments, **options):
+        if torch.is_grad_enabled():
+            raise ArithmeticError("the learner meets something impossible")
+        return super().forward(*arguments, **options)
+"""
+SETTINGS = [
+    "runtime.mode=asynchronous",
+    "runtime.actors=2",
+    "runtime.policy_threads=1",
+    "monitoring.every_seconds=0.05",
+    "evaluation.random_episodes=2",
+]
+
+
+@dataclass
+class Run:
+    """A run in a session of its own, with temporary files in `temporary`."""
+
+    process: subprocess.Popen[str]
+    directory: Path
+    temporary: Path
+
+    def wait_until_it_trains(self) -> None:
+        deadline = time.monotonic() + 60
+        while not (self.directory / "metrics.csv").exists():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        assert len(self.members()) == 4  # a learner, a policy worker, two actors
+
+    def members(self) -> list[int]:
+        """Processes of the session that live."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and os.getsid(int(entry.name)) == self.process.pid:
+                    found.append(int(entry.name))
+            except ProcessLookupError:
+                continue
+        return found
+
+    def end(self) -> tuple[int, str]:
+        """Waits for its end; returns the exit code and the last line, and holds that nothing is left."""
+        out, err = self.process.communicate(timeout=120)
+        deadline = time.monotonic() + 5
+        while (self.members() or list(self.temporary.iterdir())) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert self.members() == []
+        assert list(self.temporary.iterdir()) == []
+        return self.process.returncode, (err or out).strip().splitlines()[-1]
+
+
+@pytest.fixture
+def start(tiny_file: Path, tmp_path: Path) -> Iterator[Callable[..., Run]]:
+    runs: list[Run] = []
+
+    def begin(*overrides: str, before: Sequence[str] = ()) -> Run:
+        temporary, directory = tmp_path / "temporary", tmp_path / "disk" / "run"
+        temporary.mkdir()
+        directory.parent.mkdir()
+        (tmp_path / "failing.py").write_text(POLICIES)
+        command = [sys.executable, "-m", "polybeast_moe", "train", str(tiny_file), "--run-dir", str(directory)]
+        process = subprocess.Popen(
+            [*before, *command, *SETTINGS, *overrides],
+            env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        runs.append(Run(process, directory, temporary))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        if run.process.poll() is None:
+            os.killpg(run.process.pid, signal.SIGKILL)
+            run.process.communicate()
+
+
+ENDLESS = "phases.transition.until.frames=100_000_000"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_answered_by_how_to_go_on(start: Callable[..., Run], number: signal.Signals) -> None:
+    run = start(ENDLESS)
+    run.wait_until_it_trains()
+    if number == signal.SIGINT:
+        os.killpg(run.process.pid, number)  # Ctrl-C reaches everybody in the foreground
+    else:
+        run.process.send_signal(number)
+    code, last = run.end()
+    assert code == 128 + number
+    assert last == f"Stopped by a signal. Go on with: polybeast-moe resume {run.directory}"
+
+
+def test_an_exception_in_the_learner_is_the_last_line(start: Callable[..., Run]) -> None:
+    code, last = start(ENDLESS, "policy.class=failing.FailsInTheLearner").end()
+    assert (code, last) == (1, "ArithmeticError: the learner meets something impossible")
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Callable[[str, str], list[str]]:
+    """A command before a command: it sees a file system of its own, with next to no room, in a folder of `tmp_path`."""
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--mount", "--map-root-user"]
+    probe = [*unshare, "mount", "-t", "tmpfs", "tmpfs", str(tmp_path)]
+    if shutil.which("unshare") is None or subprocess.run(probe, capture_output=True).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+
+    def before(folder: str, options: str) -> list[str]:
+        mount = f"mount -t tmpfs -o {options} tmpfs {tmp_path / folder}"
+        return [*unshare, "sh", "-c", f'{mount} && exec "$@"', "sh"]
+
+    return before
+
+
+def test_a_full_disk_is_said_and_the_run_ends_with_its_curriculum(start: Callable[..., Run], full_disk) -> None:
+    code, last = start(before=full_disk("disk", "size=16k")).end()
+    assert code == 1
+    assert last.startswith("polybeast-moe: trained to the end, but no report: ")
+
+
+def test_no_room_for_games_ends_the_run_with_the_reason(start: Callable[..., Run], full_disk) -> None:
+    code, last = start(ENDLESS, before=full_disk("temporary", "nr_inodes=16")).end()
+    assert code == 1
+    assert last.startswith("polybeast-moe: pbm-actor-0.")
+    assert "No space left on device" in last
