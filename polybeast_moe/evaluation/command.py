@@ -24,6 +24,7 @@ from polybeast_moe.evaluation.ablate import ablate, changes
 from polybeast_moe.evaluation.evaluate import Figures, evaluate_policy
 from polybeast_moe.evaluation.interventions import all_experts
 from polybeast_moe.evaluation.play import GAMES
+from polybeast_moe.evaluation.portraits import ExpertPortraits, together
 from polybeast_moe.evaluation.printing import details, score_table
 from polybeast_moe.evaluation.specialisation import StateCollector, measure
 from polybeast_moe.evaluation.trained import TrainedPolicy, load_trained
@@ -177,6 +178,7 @@ def _evaluated(contestant: _Contestant, request: Request, seed: int) -> Figures:
 def _of_trained(name: str, trained: TrainedPolicy, request: Request, seed: int, bars: _Bars) -> Figures:
     """Figures of a trained policy, of its experts too where they are asked for."""
     collector = StateCollector() if request.specialisation or request.ablate else None
+    portraits = ExpertPortraits(trained.policy, trained.config) if collector is not None else None
     with all_experts(trained.policy) if collector is not None else contextlib.nullcontext():
         found = evaluate_policy(
             trained.policy,
@@ -187,13 +189,15 @@ def _of_trained(name: str, trained: TrainedPolicy, request: Request, seed: int, 
             seed,
             greedy=request.greedy,
             games=request.games,
-            watch=collector,
+            watch=None if collector is None or portraits is None else together(collector, portraits),
             progress=bars(name),
         )
     assert found is not None
     figures, played = found
     if collector is not None:
         figures["specialisation"] = measure(collector.states(), trained.config.policy.expert_names)
+    if portraits is not None:
+        figures["specialisation"] |= portraits.figures()
     if request.ablate:
         figures["ablations"] = ablate(trained, played, greedy=request.greedy, games=request.games, progress=bars)
     return {**figures, "records": played.records}

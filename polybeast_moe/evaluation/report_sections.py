@@ -9,6 +9,7 @@ import numpy as np
 from polybeast_moe.evaluation import figures, figures_training
 from polybeast_moe.evaluation.breakdowns import endings, score_parts, segments
 from polybeast_moe.evaluation.report_data import RunData
+from polybeast_moe.evaluation.report_experts import expert_sections
 from polybeast_moe.evaluation.report_page import Picture, Section
 from polybeast_moe.evaluation.report_text import (
     bucket_grid,
@@ -44,7 +45,7 @@ def run_sections(run: RunData) -> list[Section]:
         found += [_score(run), _segments(run)]
     if any(len(scores) for scores in scores_by_phase(run).values()):
         found.append(_distribution(run))
-    found += [*_score_parts(run), *_endings(run), *_training(run), *_events(run)]
+    found += [*_score_parts(run), *_endings(run), *_training(run), *expert_sections(run), *_events(run)]
     if run.config_text:
         note = "The whole configuration of the run, every default filled in."
         found.append(Section("Configuration", (note,), appendix=run.config_text))
