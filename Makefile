@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
-.PHONY: install train test test-sanitized chaos soak soak-resets results lint format clean
+.PHONY: install train test test-sanitized docs chaos soak soak-resets results lint format clean
 
 install: .venv/.built
 
@@ -22,6 +22,10 @@ train: install
 
 test: install
 	$(BIN)/pytest
+
+# The documentation as a site in build/site; a broken link or a reference to nothing is an error.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The C++ parts under AddressSanitizer and UndefinedBehaviorSanitizer, in a build of their own. NetHack itself comes as a
 # binary, so of its memory errors only those show that reach our memory. Python's own leaks are not looked for.

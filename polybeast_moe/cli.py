@@ -25,7 +25,7 @@ _EXAMPLES = {
     "train": """examples:
   polybeast-moe train quickstart
   polybeast-moe train debug --run-dir runs/try seed=2 policy.lstm=128
-  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start   starts, goes on
+  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start
   polybeast-moe train phases/deep_finetune --from runs/x/snapshots/step-0000123""",
     "resume": """examples:
   polybeast-moe resume runs/try
@@ -37,6 +37,11 @@ _EXAMPLES = {
     "evaluate": """examples:
   polybeast-moe evaluate runs/try --episodes 1000 --seed 1 --json try.json
   polybeast-moe evaluate runs/a runs/b --policy random""",
+    "watch": """examples:
+  polybeast-moe watch runs/try
+  polybeast-moe watch runs/try --seed 1 --episode 7     that game of an evaluation
+  polybeast-moe watch --best runs/try
+keys: space pauses, right steps, + and - change the speed, n next game, q quits""",
     "report": """examples:
   polybeast-moe report runs/try          writes runs/try/report/index.html
   polybeast-moe report runs/a runs/b     runs/a/report/comparison/index.html""",
@@ -80,7 +85,8 @@ class _PrintCompletion(argparse.Action):
 
         del option_string
 
-        files, folders = ("config", "json"), ("run_dir", "run_dirs", "snapshots", "output", "origin", "from_weights")
+        files = ("config", "json", "replay")
+        folders = ("run_dir", "run_dirs", "snapshots", "snapshot", "best", "output", "origin", "from_weights")
         commands = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
         for action in (action for command in commands.choices.values() for action in command._actions):
             if action.nargs != 0 and action.dest in (*files, *folders):
@@ -100,6 +106,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--print-completion",
         action=_PrintCompletion,
+        default=argparse.SUPPRESS,
         choices=shells,
         metavar="SHELL",
         help="for the Tab key: bash, zsh, tcsh",
@@ -147,7 +154,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "run_dirs", metavar="RUN_DIR", nargs="+", help="several: a page that compares them with the first"
     )
     report.add_argument("--output", metavar="DIR", help="where the page of several runs goes")
-    _add_evaluate(add("evaluate", "play episodes with trained policies and say how they score"))
+    _add_evaluate(add("evaluate", "play whole episodes and say how they score"))
+    _add_watch(add("watch", "show a game, and what the policy makes of it"))
     doctor = add("doctor", "show what this machine has, and what to do about problems")
     doctor.add_argument("--self-test", action="store_true", help="also try engine, kernels and processes")
     doctor.add_argument(
@@ -168,19 +176,32 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
     command.usage = "%(prog)s [RUN_DIR|SNAPSHOT ...] [options]"
-    command.add_argument(
-        "snapshots", nargs="*", metavar="RUN_DIR|SNAPSHOT", help="a run's newest snapshot, or that one"
+    add = command.add_argument
+    add("snapshots", nargs="*", metavar="RUN_DIR|SNAPSHOT", help="a run's newest snapshot, or a certain one")
+    add("--episodes", type=int, default=100, metavar="N", help="whole episodes of each (default: 100)")
+    add("--seed", type=int, metavar="S", help="of games and actions (default: a fresh one)")
+    add("--json", type=Path, metavar="FILE", help="write all figures and every episode there")
+    add(
+        "--policy", choices=("trained", "random"), default="trained", metavar="P", help="random: that in the same games"
     )
-    command.add_argument("--episodes", type=int, default=100, metavar="N", help="episodes each (default: 100)")
-    command.add_argument("--seed", type=int, metavar="S", help="of games and actions (default: a fresh one)")
-    command.add_argument("--json", type=Path, metavar="FILE", help="write all figures and every episode there")
-    command.add_argument(
-        "--policy", choices=("trained", "random"), default="trained", help="random: the same games at random"
-    )
-    command.add_argument("--character", metavar="C", help="another than in training: val, @, all")
-    command.add_argument("--max-episode-steps", type=int, metavar="N", help="another limit than in training")
-    command.add_argument("--greedy", action="store_true", help="take the likeliest action instead of drawing one")
-    command.add_argument("--games", type=int, default=64, metavar="N", help="side by side (default: 64)")
+    add("--character", metavar="C", help="another than in training: val, @ (any), all (in turn)")
+    add("--max-steps", type=int, metavar="N", help="another step limit than in training")
+    add("--greedy", action="store_true", help="take the likeliest action instead of drawing one")
+    add("--games", type=int, default=64, metavar="N", help="side by side (default: 64)")
+    add("--specialisation", action="store_true", help="also what the experts know of scenes")
+    add("--ablate", action="store_true", help="also what is lost without each; plays 15 times")
+
+
+def _add_watch(command: argparse.ArgumentParser) -> None:
+    command.usage = "%(prog)s [RUN_DIR|SNAPSHOT] [options]"
+    add = command.add_argument
+    add("snapshot", nargs="?", metavar="RUN_DIR|SNAPSHOT", help="whose policy plays, or comments on a replay")
+    add("--seed", type=int, metavar="S", help="games of this evaluation (default: fresh ones)")
+    add("--episode", type=int, default=0, metavar="I", help="which of its episodes comes first (default: 0)")
+    add("--replay", metavar="FILE", help="a stored episode instead")
+    add("--best", metavar="RUN_DIR", help="the stored episodes of a run, the best one first")
+    add("--speed", type=float, default=8.0, metavar="N", help="steps a second at first (default: 8)")
+    add("--greedy", action="store_true", help="take the likeliest action instead of drawing one")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -193,6 +214,8 @@ def _run(arguments: argparse.Namespace) -> int:
             return _report([Path(path) for path in arguments.run_dirs], arguments.output)
         case "evaluate":
             return _evaluate(arguments)
+        case "watch":
+            return _watch(arguments)
         case "control":
             from polybeast_moe.control.command import control
 
@@ -305,6 +328,15 @@ def _report(paths: Sequence[Path], output: str | None) -> int:
 
     print(write_report(paths[0]) if len(paths) == 1 else write_comparison(paths, Path(output) if output else None))
     return 0
+
+
+def _watch(arguments: argparse.Namespace) -> int:
+    from polybeast_moe.envs.nle_package import check_nle
+
+    check_nle()
+    from polybeast_moe.evaluation.watch import WatchRequest, run_watch
+
+    return run_watch(WatchRequest(**{key: value for key, value in vars(arguments).items() if key != "command"}))
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:

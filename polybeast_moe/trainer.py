@@ -396,10 +396,12 @@ class Trainer:
     def take_snapshot(self, kind: str) -> Future[Path]:
         """Has a snapshot written and old ones pruned. A full disk costs the snapshot, not the run."""
         self._snapshot_at = time.monotonic()
-        state = self._state(kind)
-        return self._snapshots.take(
-            self._counters.frames, self._policy.state_dict(), self._learner.optimizer_state(), state
-        )
+        try:
+            state = self._state(kind)
+        except OSError as error:  # the tables cannot be written
+            return self._snapshots.failed(error)
+        weights, optimizer = self._policy.state_dict(), self._learner.optimizer_state()
+        return self._snapshots.take(self._counters.frames, weights, optimizer, state)
 
     def _state(self, kind: str) -> dict[str, Any]:
         return {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,17 +15,20 @@ import torch
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from polybeast_moe.config import EnvConfig, RunConfig
 from polybeast_moe.config.env import CHARACTER_ROLES
 from polybeast_moe.config_files import load_config
 from polybeast_moe.errors import UserError
+from polybeast_moe.evaluation.ablate import ablate, changes
 from polybeast_moe.evaluation.evaluate import Figures, evaluate_policy
+from polybeast_moe.evaluation.interventions import all_experts
 from polybeast_moe.evaluation.play import GAMES
+from polybeast_moe.evaluation.portraits import ExpertPortraits, together
+from polybeast_moe.evaluation.printing import details, score_table
+from polybeast_moe.evaluation.specialisation import StateCollector, measure
 from polybeast_moe.evaluation.trained import TrainedPolicy, load_trained
 from polybeast_moe.monitoring.resources import usable_cores
-from polybeast_moe.ops.mixture import Routing
 
 
 @dataclass(frozen=True)
@@ -35,9 +40,11 @@ class Request:
     seed: int | None = None
     policy: str = "trained"
     character: str | None = None
-    max_episode_steps: int | None = None
+    max_steps: int | None = None
     greedy: bool = False
     games: int = GAMES
+    specialisation: bool = False
+    ablate: bool = False
     json: Path | None = None
 
 
@@ -61,9 +68,9 @@ def run_evaluate(request: Request) -> int:
     torch.set_num_threads(max(1, usable_cores() - 1))  # one is the engine's
     found = [_evaluated(contestant, request, seed) for contestant in _contestants(request)]
     console = Console(highlight=False)
-    console.print(_table(found))
+    console.print(score_table(found))
     for figures in found:
-        console.print(_details(figures), soft_wrap=True)
+        console.print(details(figures), soft_wrap=True)
     if request.json is not None:
         _write(request.json, found[0] if len(found) == 1 else {"seed": seed, "evaluations": found})
     return 0
@@ -72,6 +79,8 @@ def run_evaluate(request: Request) -> int:
 def _check(request: Request) -> None:
     if request.policy == "trained" and not request.snapshots:
         raise UserError("evaluate: name a run directory or a snapshot, or ask for --policy random")
+    if request.policy == "random" and (request.ablate or request.specialisation):
+        raise UserError("--policy random has no experts: leave out --ablate and --specialisation")
     for name, value in (("--episodes", request.episodes), ("--games", request.games)):
         if value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
@@ -87,117 +96,111 @@ def _contestants(request: Request) -> list[_Contestant]:
         (f"{trained.path.absolute().parent.parent.name}/{trained.frames}", trained, trained.config)
         for trained in loaded
     ]
+    if request.ablate:
+        for one in loaded:
+            changes(one)  # or refuses
     if request.policy == "random":
         configs = [trained.config for trained in loaded] or [load_config("quickstart", ["env.max_episode_steps=5000"])]
         entries = [("random policy", None, config) for config in configs]
     characters: Sequence[str | None] = CHARACTER_ROLES if request.character == "all" else [request.character]
-    return [
-        _Contestant(
-            name if len(characters) == 1 else f"{name} {character}", trained, _asked(config, character, request)
-        )
-        for name, trained, config in entries
-        for character in characters
-    ]
+    found = []
+    for name, trained, config in entries:
+        for character in characters:
+            asked = _asked(config, character, request)
+            own = None if trained is None else dataclasses.replace(trained, config=asked)
+            found.append(_Contestant(name if len(characters) == 1 else f"{name} {character}", own, asked))
+    return found
 
 
 def _asked(config: RunConfig, character: str | None, request: Request) -> RunConfig:
     """The run's configuration with what the command line asks for instead."""
-    asked = {"character": character, "max_episode_steps": request.max_episode_steps}
+    asked = {"character": character, "max_episode_steps": request.max_steps}
     given = {key: value for key, value in asked.items() if value is not None}
     try:
         env = EnvConfig.model_validate({**config.env.model_dump(), **given})
     except ValidationError as error:
         detail = error.errors()[0]
-        option = str(detail["loc"][0]).replace("_", "-")
+        option = "character" if detail["loc"][0] == "character" else "max-steps"
         raise UserError(f"--{option}: {detail['msg'].removeprefix('Value error, ')}") from None
     return config.model_copy(update={"env": env})
 
 
-def _evaluated(contestant: _Contestant, request: Request, seed: int) -> Figures:
-    trained = contestant.trained
-    policy = None if trained is None else trained.policy
-    routing: Routing = "softmax" if trained is None else trained.routing
-    temperature = 1.0 if trained is None else trained.temperature
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[speed]}"),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(contestant.name, total=request.episodes, speed="")
+class _Bars:
+    """One progress bar after the other, on the terminal alone; gone when all is done."""
 
-        def progress(ended: int, steps: int) -> None:
-            elapsed = bar.tasks[0].elapsed or 0.0
+    def __init__(self, total: int) -> None:
+        speed = TextColumn("{task.fields[speed]}")
+        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), speed, TimeRemainingColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._total = total
+
+    def __call__(self, name: str) -> Callable[[int, int], None]:
+        """Begins a bar; returns what `play_episodes` reports to."""
+        for task in self._progress.task_ids:
+            self._progress.remove_task(task)
+        task = self._progress.add_task(name, total=self._total, speed="")
+
+        def report(ended: int, steps: int) -> None:
+            elapsed = self._progress.tasks[0].elapsed or 0.0
             speed = f"{steps / elapsed:,.0f} frames/s" if elapsed > 0 else ""
-            bar.update(task, completed=ended, speed=speed)
+            self._progress.update(task, completed=ended, speed=speed)
 
+        return report
+
+    def __enter__(self) -> _Bars:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._progress.stop()
+
+
+def _evaluated(contestant: _Contestant, request: Request, seed: int) -> Figures:
+    trained, config = contestant.trained, contestant.config
+    protocol = {"env": config.env.model_dump(mode="json"), "games": request.games}
+    versions = {"versions": {name: version(name) for name in ("polybeast-moe", "torch", "nle")}}
+    with _Bars(request.episodes) as bars:
+        if trained is None:
+            found = evaluate_policy(
+                None, config, "softmax", 1.0, request.episodes, seed, games=request.games, progress=bars("random play")
+            )
+            assert found is not None  # nobody interrupts but by an exception
+            figures, played = found
+            return {"name": contestant.name, "policy": "random", **figures, **protocol, **versions} | {
+                "records": played.records
+            }
+        who: Figures = {"name": contestant.name, "policy": "trained", "snapshot": str(trained.path)}
+        who |= {"trained_frames": trained.frames, "phase": trained.phase, "routing": trained.routing}
+        who |= {"temperature": trained.temperature, "actions": "greedy" if request.greedy else "drawn"}
+        return {**who, **_of_trained(contestant.name, trained, request, seed, bars), **protocol, **versions}
+
+
+def _of_trained(name: str, trained: TrainedPolicy, request: Request, seed: int, bars: _Bars) -> Figures:
+    """Figures of a trained policy, of its experts too where they are asked for."""
+    collector = StateCollector() if request.specialisation or request.ablate else None
+    portraits = ExpertPortraits(trained.policy, trained.config) if collector is not None else None
+    with all_experts(trained.policy) if collector is not None else contextlib.nullcontext():
         found = evaluate_policy(
-            policy,
-            contestant.config,
-            routing,
-            temperature,
+            trained.policy,
+            trained.config,
+            trained.routing,
+            trained.temperature,
             request.episodes,
             seed,
             greedy=request.greedy,
             games=request.games,
-            progress=progress,
+            watch=None if collector is None or portraits is None else together(collector, portraits),
+            progress=bars(name),
         )
-    assert found is not None  # nobody interrupts but by an exception
+    assert found is not None
     figures, played = found
-    who: Figures = {"name": contestant.name, "policy": "random" if trained is None else "trained"}
-    if trained is not None:
-        who |= {"snapshot": str(trained.path), "trained_frames": trained.frames, "phase": trained.phase}
-        who |= {"routing": routing, "temperature": temperature, "actions": "greedy" if request.greedy else "drawn"}
-    protocol = {"env": contestant.config.env.model_dump(mode="json"), "games": request.games}
-    versions = {"versions": {name: version(name) for name in ("polybeast-moe", "torch", "nle")}}
-    return {**who, **figures, **protocol, **versions, "records": played.records}
-
-
-def _table(found: Sequence[Figures]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("", overflow="fold")
-    for title in ("games", "mean ± se", "95 %", "median", "IQM", "sd/mean", "max", "length"):
-        table.add_column(title, justify="right")
-    for figures in found:
-        error, cv = figures["standard_error"], figures["score_cv"]
-        table.add_row(
-            figures["name"],
-            str(figures["episodes"]),
-            f"{figures['mean_score']:.1f}" + ("" if error is None else f" ± {error:.1f}"),
-            "{:.1f}-{:.1f}".format(*figures["mean_score_interval"]),
-            f"{figures['median_score']:.0f}",
-            f"{figures['interquartile_mean']:.1f}",
-            "-" if cv is None else f"{cv:.2f}",
-            f"{figures['max_score']:.0f}",
-            f"{figures['mean_length']:.0f}",
-        )
-    return table
-
-
-def _details(figures: Figures) -> str:
-    """A few lines on one evaluation."""
-
-    def listed(values: dict[str, float], form: str) -> str:
-        return ", ".join(f"{name} {value:{form}}" for name, value in values.items())
-
-    lines = [
-        "",
-        f"{figures['name']} (seed {figures['seed']}, {figures['env']['character']}, at most "
-        f"{figures['env']['max_episode_steps']} steps)",
-        f"  score     {listed(figures['score_parts'], '.1f')}; quartiles "
-        + "{:.0f} and {:.0f}".format(*figures["score_quartiles"]),
-        f"  depth     {figures['mean_depth']:.2f} on average, {figures['max_depth']} at most",
-        f"  ends      {listed(figures['ends'], 'd')}",
-    ]
-    if "expert_shares" in figures:
-        lines += [
-            f"  routing   {figures['routing']} at temperature {figures['temperature']:.3g}: alpha entropy "
-            f"{figures['alpha_entropy']:.3f}, usage entropy {figures['usage_entropy']:.3f}",
-            f"  experts   {listed(figures['expert_shares'], '.3f')}",
-        ]
-    lines += [f"  speed     {figures['frames_per_second']:,.0f} frames/s over {figures['frames']:,} frames"]
-    return "\n".join(lines)
+    if collector is not None:
+        figures["specialisation"] = measure(collector.states(), trained.config.policy.expert_names)
+    if portraits is not None:
+        figures["specialisation"] |= portraits.figures()
+    if request.ablate:
+        figures["ablations"] = ablate(trained, played, greedy=request.greedy, games=request.games, progress=bars)
+    return {**figures, "records": played.records}
 
 
 def _write(path: Path, content: Figures) -> None:

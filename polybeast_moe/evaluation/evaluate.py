@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from polybeast_moe.config import RunConfig
-from polybeast_moe.evaluation.play import GAMES, Moment, Played, Player, play_episodes
+from polybeast_moe.evaluation.play import GAMES, Change, Moment, Played, Player, play_episodes
 from polybeast_moe.evaluation.statistics import (
     Floats,
     bootstrap,
@@ -54,6 +54,7 @@ def evaluate_policy(
     *,
     greedy: bool = False,
     games: int = GAMES,
+    change: Change | None = None,
     watch: Callable[[Moment], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
@@ -75,6 +76,7 @@ def evaluate_policy(
         temperature=temperature,
         greedy=greedy,
         games=games,
+        change=change,
         watch=watch,
         progress=progress,
         interrupted=interrupted,

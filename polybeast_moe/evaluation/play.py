@@ -50,6 +50,12 @@ class Player(Protocol):
         """One step of N games."""
 
 
+InferWith = Callable[[Player], PolicyOutput]
+"""What another policy makes of the same rows, in the same recurrent states."""
+Change = Callable[[Turn, PolicyOutput, InferWith], PolicyOutput]
+"""What a policy's output becomes before anything is done: see `interventions`."""
+
+
 @dataclass(frozen=True)
 class Moment:
     """One step of N games: what was seen and what the policy made of it. `output` is None for random actions."""
@@ -86,6 +92,7 @@ def play_episodes(
     temperature: float = 1.0,
     greedy: bool = False,
     games: int = GAMES,
+    change: Change | None = None,
     watch: Callable[[Moment], None] | None = None,
     progress: Callable[[int, int], None] | None = None,
     interrupted: Callable[[], bool] = lambda: False,
@@ -103,6 +110,7 @@ def play_episodes(
         temperature: the router's.
         greedy: take the most probable action instead of drawing one.
         games: how many are played side by side.
+        change: changes what the policy says before an action is taken; its recurrent state stays.
         watch: gets every moment, episodes interleaved.
         progress: called now and then with the episodes that have ended and the steps played.
         interrupted: asked at every step; once true, nothing is returned.
@@ -115,7 +123,7 @@ def play_episodes(
     tally = _Tally(episodes)
     began = time.perf_counter()
     with _closing(tables), ThreadPoolExecutor(1) as engine:
-        chooser = _Chooser(player, env, seed, routing, temperature, greedy)
+        chooser = _Chooser(player, env, seed, routing, temperature, greedy, change)
         hands: list[Future[None]] = [engine.submit(table.begin) for table in tables]
         states: list[Tensor | None] = [None] * len(tables)
         playing = True
@@ -153,9 +161,16 @@ class _Chooser:
     """Chooses actions for the games of one turn."""
 
     def __init__(
-        self, player: Player | None, env: EnvConfig, seed: int, routing: Routing, temperature: float, greedy: bool
+        self,
+        player: Player | None,
+        env: EnvConfig,
+        seed: int,
+        routing: Routing,
+        temperature: float,
+        greedy: bool,
+        change: Change | None,
     ) -> None:
-        self._player, self._env, self._seed, self._greedy = player, env, seed, greedy
+        self._player, self._env, self._seed, self._greedy, self._change = player, env, seed, greedy, change
         self._settings: dict[str, Any] = {"routing": routing, "temperature": temperature}
         # What a policy keeps between calls holds for weights of one version: these weights have a version of their own.
         self._settings["weights_version"] = -1 - secrets.randbits(62)
@@ -171,10 +186,17 @@ class _Chooser:
         row = torch.from_numpy(turn.row).to(self._device)
         on_device = Observation(**_moved(observation, self._device))
         first = torch.from_numpy(turn.step == 0).to(self._device)
-        output = self._player.infer(on_device, state[row], first=first, **self._settings)
+        states = state[row]
+
+        def infer(player: Player) -> PolicyOutput:
+            output = player.infer(on_device, states, first=first, **self._settings)
+            return PolicyOutput(**_moved(output, torch.device("cpu")))
+
+        output = infer(self._player)
         if output.state is not None and output.state.shape[1]:
-            state = state.index_copy(0, row, output.state)
-        output = PolicyOutput(**_moved(output, torch.device("cpu")))
+            state = state.index_copy(0, row, output.state.to(self._device))
+        if self._change is not None:
+            output = self._change(turn, output, infer)
         return Moment(turn, observation, output, self._action(turn, output.logits.float().numpy())), state
 
     def _action(self, turn: Turn, logits: NDArray[np.float32]) -> NDArray[np.int64]:

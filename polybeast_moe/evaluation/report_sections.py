@@ -9,6 +9,7 @@ import numpy as np
 from polybeast_moe.evaluation import figures, figures_training
 from polybeast_moe.evaluation.breakdowns import endings, score_parts, segments
 from polybeast_moe.evaluation.report_data import RunData
+from polybeast_moe.evaluation.report_experts import expert_sections
 from polybeast_moe.evaluation.report_page import Picture, Section
 from polybeast_moe.evaluation.report_text import (
     bucket_grid,
@@ -44,7 +45,7 @@ def run_sections(run: RunData) -> list[Section]:
         found += [_score(run), _segments(run)]
     if any(len(scores) for scores in scores_by_phase(run).values()):
         found.append(_distribution(run))
-    found += [*_score_parts(run), *_endings(run), *_training(run), *_events(run)]
+    found += [*_score_parts(run), *_endings(run), *_training(run), *expert_sections(run), *_events(run)]
     if run.config_text:
         note = "The whole configuration of the run, every default filled in."
         found.append(Section("Configuration", (note,), appendix=run.config_text))
@@ -98,7 +99,8 @@ def _phases(rows: Sequence[PhaseRow]) -> Section:
 def _score(run: RunData) -> Section:
     caption = (
         "Score of every episode, the last score before its end (dots), and the mean of the last "
-        f"{figures.RUNNING_EPISODES} (line). The axis is logarithmic above 10. Grey bands are phases."
+        f"{figures.RUNNING_EPISODES} (line); squares: snapshots in held-out games, if any were played. "
+        "The axis is logarithmic above 10. Grey bands are phases."
     )
     return Section("Score over time", pictures=[Picture("score", caption, lambda: figures.score_figure(run))])
 

@@ -74,6 +74,15 @@ class GraphStream(nn.Module):
         both, spread = self._attend(words[first])
         return self._split(both.index_select(0, number))._replace(spread=spread)
 
+    @torch.no_grad()
+    def operator_attention(self, conditions: Tensor) -> Tensor:
+        """Packed lit conditions [N, W] int64 -> [N, H, O]: the readout's attention, each head's sums to 1."""
+        first, number = distinct_rows(self.conditions.relevant(conditions))
+        operators = self.attention(self.conditions.relevant(conditions)[first])
+        scores = _SCORE_CAP * torch.tanh(self.read(operators.states)[:, : self.heads] / _SCORE_CAP)
+        weights = scores.exp()[operators.row].transpose(1, 2)  # [U, H, O]
+        return (weights / weights.sum(-1, keepdim=True)).index_select(0, number)
+
     def patterns(self, words: Tensor) -> Tensor:
         """Packed patterns [U, W] -> [U, hidden + E]: intent and prior side by side."""
         return self._attend(words)[0]

@@ -88,9 +88,11 @@ class MetricsWindow:
         """Returns a row of `metrics.csv` and begins the next window.
 
         Args:
-            frames, episodes, updates: totals of the run.
+            frames: total of the run.
+            episodes: total of the run.
+            updates: total of the run.
             wall_seconds: total time of the run, over all its resumptions.
-            columns: further columns as they stand: phase, routing, router_temperature, learning_rate, ...
+            **columns: further columns as they stand: phase, routing, router_temperature, learning_rate, ...
 
         Figures that nothing was gathered for are left out.
         """

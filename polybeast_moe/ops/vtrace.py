@@ -48,9 +48,10 @@ def vtrace(
         rewards: [T, ...].
         values: [T, ...] V of the observations at which the actions were chosen.
         bootstrap_value: [...] V of the observation after the last step.
-        clip_rho, clip_c, clip_pg_rho: bounds of the ratios (rho-bar, c-bar and that of the policy gradient).
-            On policy with all bounds at 1 or above, vs is the n-step return; with clip_c < 1, the lambda-return with
-            lambda = clip_c.
+        clip_rho: bound of the ratios in the temporal differences, rho-bar.
+        clip_c: bound of the ratios that carry them on, c-bar. On policy with all bounds at 1 or above, vs is the n-step
+            return; with clip_c < 1, the lambda-return with lambda = clip_c.
+        clip_pg_rho: bound of the ratios of the policy gradient.
 
     Raises:
         ValueError: shapes that differ.

@@ -71,7 +71,7 @@ def test_random_play_under_a_runs_protocol(trained_run, tmp_path) -> None:
     assert found["policy"] == "random"
     assert found["env"]["max_episode_steps"] == 40
     assert "expert_shares" not in found
-    alone = evaluated(tmp_path / "b.json", "--policy", "random", "--episodes", 2, "--max-episode-steps", 30)
+    alone = evaluated(tmp_path / "b.json", "--policy", "random", "--episodes", 2, "--max-steps", 30)
     assert alone["mean_length"] <= 30
 
 
@@ -90,7 +90,7 @@ def test_every_role_can_be_played(trained_run, tmp_path) -> None:
         (["RUN", "--episodes", "0"], "--episodes must be at least 1"),
         (["RUN", "--seed", "-1"], "--seed must be"),
         (["RUN", "--character", "monk"], "--character: 'monk' is no character"),
-        (["RUN", "--max-episode-steps", "0"], "--max-episode-steps: "),
+        (["RUN", "--max-steps", "0"], "--max-steps: "),
         (["RUN", "--json", "no/where.json"], "no/where.json: there is no such folder"),
         (["RUN", "--policy", "best"], "invalid choice: 'best'"),
     ],
@@ -119,3 +119,22 @@ def test_a_policy_comes_back_with_its_weights_and_settings(trained_run) -> None:
     assert 0.5 <= trained.temperature <= 1.0
     assert trained.config.env.max_episode_steps == 40
     assert load_trained(trained_run).frames == 288
+
+
+def test_specialisation_and_ablation_are_told_on_demand(trained_run, tmp_path, capsys) -> None:
+    found = evaluated(tmp_path / "a.json", trained_run, "--episodes", 2, "--seed", 1, "--ablate", "--games", 2)
+    out = capsys.readouterr().out
+    assert {"scene_information", "dominant_shares", "jensen_shannon"} <= found["specialisation"].keys()
+    assert len(found["ablations"]) == 7
+    for name, figures in found["ablations"].items():
+        assert name in out
+        assert {"score_lost", "perturbation", "beyond_perturbation", "divergence"} <= figures.keys()
+    plain = evaluated(tmp_path / "b.json", trained_run, "--episodes", 2, "--seed", 1, "--games", 2)
+    assert "specialisation" not in plain
+    scores = [[record["score"] for record in one["records"]] for one in (plain, found)]
+    assert scores[0] == scores[1]  # that all experts run does not change what is played
+
+
+def test_random_play_has_no_experts_to_measure(trained_run, capsys) -> None:
+    assert evaluate(trained_run, "--policy", "random", "--ablate") == 2
+    assert "random has no experts" in capsys.readouterr().err

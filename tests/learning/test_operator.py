@@ -63,18 +63,20 @@ def test_a_held_temperature_suspends_the_loop_which_goes_on_from_there():
 
 
 def test_the_loops_target_can_be_held():
-    inside, _, _ = at(1000, at(0)[0])
-    held, before, _ = hold("target_alpha_entropy", 1.2, allow)(PHASES, inside, Counters(1000, 0, 1000))
-    _, settings, _ = at(1100, held, {"matching_temperature": 2.0})
-    assert settings.temperature > before.temperature
-    assert settings.target_alpha_entropy == 1.2  # which the learner measures against
+    inside, before, _ = at(1000, at(0)[0])
+    assert before.target_alpha_entropy == 0.4
+    held, settings, [event] = hold("target_alpha_entropy", 1.2, allow)(PHASES, inside, Counters(1000, 0, 1000))
+    assert settings.target_alpha_entropy == at(1100, held)[1].target_alpha_entropy == 1.2
+    assert (event.old, event.new) == ("alpha entropy target 0.4", 1.2)
 
 
-@pytest.mark.parametrize("key", ["losses.policy", "losses.entropy", "losses.load_balance", "losses.alpha_entropy"])
-def test_every_loss_can_be_held(key):
+@pytest.mark.parametrize("key", [key for key in PHASES[0].schedules() if "." in key])
+def test_every_loss_and_reward_can_be_held(key):
     begun, _, _ = at(0)
     _, settings, [event] = hold(key, 0.125, allow)(PHASES, begun, Counters())
-    assert getattr(settings.losses, key.partition(".")[2]) == 0.125
+    section, name = key.split(".")
+    inside = getattr(settings, section)
+    assert (inside[name] if section == "reward" else getattr(inside, name)) == 0.125
     assert (event.key, event.new) == (key, 0.125)
 
 
