@@ -60,7 +60,8 @@ monitoring: {every_seconds: 1.0e-9, tensorboard: false}
 CADENCE = 0.3
 SLACK = 2.0  # seconds for one update and the writing of one snapshot on a busy machine
 LONGEST_WAIT = 180.0
-CLOCKS = ("wall_seconds", "frames_per_second", "_us_per_frame", "_share")
+OF_THE_MACHINE = ("wall_seconds", "frames_per_second", "_us_per_frame", "memory_bytes", "engine_share")
+OF_THE_MACHINE += ("inference_share", "update_share")
 
 
 class Violation(Exception):
@@ -215,8 +216,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def measured(table: list[dict[str, str]]) -> list[dict[str, str]]:
-    parts = ("engine_share", "inference_share", "update_share")
-    return [{k: v for k, v in row.items() if not k.endswith(CLOCKS[:3]) and k not in parts} for row in table]
+    return [{key: value for key, value in row.items() if not key.endswith(OF_THE_MACHINE)} for row in table]
 
 
 def require_same(killed: Path, whole: Path) -> None:

@@ -19,10 +19,11 @@ fi
 $python benchmarks/play.py --rows 2048 --out $recordings/random.pt
 $python benchmarks/play.py --run "$run" --rows 2048 --out $recordings/trained.pt
 $python benchmarks/play.py --run "$run" --rows 40960 --every 2 --out $recordings/monk.pt
+$python benchmarks/play.py --run "$run" --rows 40960 --every 4 --out $recordings/monk_long.pt env.max_episode_steps=5000
 $python benchmarks/play.py --run "$all_roles" --rows 40960 --every 4 --out $recordings/all_roles.pt
 
 $python benchmarks/conditions.py --steps 40000 --episode-steps 1500 \
-  --recorded $recordings/monk.pt $recordings/all_roles.pt --results
+  --recorded $recordings/{monk,monk_long,all_roles}.pt --results
 $python benchmarks/ops.py --threads 1 --results
 reference=$(ls ../shared/data/hypergraph_gat_structure.json 2>/dev/null || true)
 $python benchmarks/graph.py --observations $recordings/random.pt $recordings/trained.pt \

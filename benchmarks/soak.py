@@ -6,15 +6,18 @@
 The run is `polybeast-moe train quickstart` with a curriculum that does not end. Every few seconds the proportional
 memory (PSS), open descriptors, mappings and threads of each of its processes are read from /proc, and its frames from
 its control socket. An actor and the policy worker are killed once each on the way (`--kills 0`: nobody): they have to
-come back, and nobody else may. Drift is the least-squares slope over what follows the warm-up, as a share of the mean
-and hour; its interval is that of slopes over samples drawn again in blocks of a minute, 1,000 times. Samples of the
-minute after a kill do not count.
+come back, and nobody else may. With every sample the router temperature is set by hand, and the answer timed: it comes
+when the next step inferred knows the value. Drift is the least-squares slope over what follows the warm-up, as a share
+of the mean and hour; its interval is that of slopes over samples drawn again in blocks of a minute, 1,000 times. The
+minute after a kill does not count.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
+import math
 import os
 import signal
 import subprocess
@@ -35,7 +38,7 @@ from polybeast_moe.errors import UserError
 
 KINDS = ("pss_bytes", "descriptors", "mappings", "threads")
 LONGEST_START = 300.0
-AFTER_A_KILL = 60.0  # seconds that do not count
+AFTER_A_KILL = 60.0  # seconds that do not count, a tenth of a short run
 
 
 def parse() -> argparse.Namespace:
@@ -48,6 +51,7 @@ def parse() -> argparse.Namespace:
         "--kills", type=int, default=2, help="an actor at a third of the time, the policy worker at two"
     )
     parser.add_argument("--config", default="quickstart")
+    parser.add_argument("--json", type=Path, help="also write samples and figures here")
     parser.add_argument("--results", action="store_true", help="write docs/results/soak.{md,json,png}")
     return parser.parse_intermixed_args()
 
@@ -61,6 +65,9 @@ def main() -> int:
     figures["unexpected_restarts"] = restarts - len(kills)
     for name, figure in figures.items():
         print(f"{name.replace('_', ' '):28s}{figure}")
+    if arguments.json:
+        found = {"figures": figures, "kills": kills, "samples": samples}
+        arguments.json.write_text(json.dumps(found, indent=1) + "\n")
     if arguments.results:
         publish(arguments, samples, kills, figures, about)
     return 0 if figures["unexpected_restarts"] == 0 else 1
@@ -119,7 +126,10 @@ def status(run_dir: Path) -> dict[str, Any]:
 
 
 def look(trainer: int, run_dir: Path) -> dict[str, Any]:
-    """One sample: frames, and what each process holds, by its name."""
+    """One sample: frames, how soon a change took hold, and what each process holds, by its name."""
+    asked = time.monotonic()
+    send(run_dir, Command("set", "router_temperature", 0.5))  # what it is anyway
+    answered = time.monotonic() - asked
     now = status(run_dir)
     found = {}
     for process in [psutil.Process(trainer), *psutil.Process(trainer).children(recursive=True)]:
@@ -134,7 +144,8 @@ def look(trainer: int, run_dir: Path) -> dict[str, Any]:
             }
         except (OSError, psutil.Error):  # it has just died
             continue
-    return {"frames": now["frames"], "wall_seconds": now["wall_seconds"], "processes": found}
+    own = ("frames", "wall_seconds", "snapshot_wait_seconds")
+    return {**{name: now[name] for name in own}, "answer_seconds": answered, "processes": found}
 
 
 def pss(pid: int) -> int:
@@ -156,15 +167,22 @@ def kill(trainer: int, kind: str) -> str:
 
 def judge(samples: Sequence[dict[str, Any]], kills: Sequence[dict[str, Any]], warm_up: float) -> dict[str, Any]:
     """Drift an hour of memory (all processes together) and of speed, and the largest counts."""
-    quiet = [s for s in samples if s["seconds"] >= warm_up and not _after(s["seconds"], kills)]
+    rest = min(AFTER_A_KILL, samples[-1]["seconds"] / 10)
+    quiet = [s for s in samples if s["seconds"] >= warm_up and not _after(s["seconds"], kills, rest)]
     hours = np.array([s["seconds"] for s in quiet]) / 3600
     memory = np.array([sum(p["pss_bytes"] for p in s["processes"].values()) for s in quiet], dtype=float)
     pairs = [
-        (a, b) for a, b in itertools.pairwise(samples) if a["seconds"] >= warm_up and not _after(b["seconds"], kills)
+        (a, b)
+        for a, b in itertools.pairwise(samples)
+        if a["seconds"] >= warm_up and not _after(b["seconds"], kills, rest)
     ]
     middles = np.array([(a["seconds"] + b["seconds"]) / 2 for a, b in pairs]) / 3600
     speed = np.array([(b["frames"] - a["frames"]) / (b["seconds"] - a["seconds"]) for a, b in pairs])
+    waited = samples[-1]["snapshot_wait_seconds"] / samples[-1]["wall_seconds"]
+    answers = sorted(sample["answer_seconds"] for sample in samples)
     figures: dict[str, Any] = {
+        "snapshot_wait_share": Measured(waited, waited, waited),
+        "answer_seconds": Measured(answers[-1], answers[0], answers[-1]),
         "memory_drift": drift(hours, memory),
         "speed_drift": drift(middles, speed),
         "mean_memory_bytes": float(memory.mean()),
@@ -176,18 +194,22 @@ def judge(samples: Sequence[dict[str, Any]], kills: Sequence[dict[str, Any]], wa
     return figures
 
 
-def _after(seconds: float, kills: Sequence[dict[str, Any]]) -> bool:
-    return any(0 <= seconds - death["seconds"] < AFTER_A_KILL for death in kills)
+def _after(seconds: float, kills: Sequence[dict[str, Any]], rest: float) -> bool:
+    return any(0 <= seconds - death["seconds"] < rest for death in kills)
 
 
 def drift(hours: np.ndarray, values: np.ndarray) -> Measured:
     """The slope as a share of the mean, an hour, in per cent, with a 95 % interval."""
 
     def slope(chosen: np.ndarray) -> float:
-        return float(np.polyfit(hours[chosen], values[chosen], 1)[0] / values.mean() * 100)
+        x, y = hours[chosen] - hours[chosen].mean(), values[chosen]
+        return float((x * y).sum() / max((x * x).sum(), 1e-12) / values.mean() * 100)
 
     everything = np.arange(len(values))
-    blocks = np.array_split(everything, max(4, round((hours[-1] - hours[0]) * 60)))
+    wanted = max(4, round((hours[-1] - hours[0]) * 60)) if len(values) else 0
+    blocks = np.array_split(everything, max(1, min(wanted, len(values) // 2)))
+    if len(values) < 2:  # a short run whose kills left nothing
+        return Measured(math.nan, math.nan, math.nan)
     dice = np.random.default_rng(0)
     drawn = [
         slope(np.concatenate([blocks[i] for i in dice.integers(len(blocks), size=len(blocks))])) for _ in range(1000)
@@ -226,6 +248,8 @@ def publish(
             "soak_memory_drift": figures["memory_drift"],
             "soak_speed_drift": figures["speed_drift"],
             "soak_unexpected_restarts": Measured(count, count, count),
+            "soak_snapshot_wait": figures["snapshot_wait_share"],
+            "soak_answer_seconds": figures["answer_seconds"],
         },
         sections=[
             "![memory, descriptors, mappings, threads and frames a second over time](soak.png)",

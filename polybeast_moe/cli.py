@@ -25,7 +25,7 @@ _EXAMPLES = {
     "train": """examples:
   polybeast-moe train quickstart
   polybeast-moe train debug --run-dir runs/try seed=2 policy.lstm=128
-  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start  starts, goes on
+  polybeast-moe train my.yaml --run-dir runs/x --resume-or-start
   polybeast-moe train phases/deep_finetune --from runs/x/snapshots/step-0000123""",
     "resume": """examples:
   polybeast-moe resume runs/try
@@ -154,8 +154,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "run_dirs", metavar="RUN_DIR", nargs="+", help="several: a page that compares them with the first"
     )
     report.add_argument("--output", metavar="DIR", help="where the page of several runs goes")
-    _add_evaluate(add("evaluate", "play episodes with trained policies and say how they score"))
-    _add_watch(add("watch", "show a game in the terminal, with what the policy makes of it"))
+    _add_evaluate(add("evaluate", "play whole episodes and say how they score"))
+    _add_watch(add("watch", "show a game, and what the policy makes of it"))
     doctor = add("doctor", "show what this machine has, and what to do about problems")
     doctor.add_argument("--self-test", action="store_true", help="also try engine, kernels and processes")
     doctor.add_argument(

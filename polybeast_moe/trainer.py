@@ -26,7 +26,8 @@ from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning import operator
 from polybeast_moe.learning.crew import Begin, Crew
 from polybeast_moe.learning.distributed import ALONE, Ranks
-from polybeast_moe.learning.learner import Learner, SkippedUpdates
+from polybeast_moe.learning.guards import guarded
+from polybeast_moe.learning.learner import Learner, UpdateReport
 from polybeast_moe.learning.phases import (
     ControllerState,
     Counters,
@@ -129,7 +130,7 @@ class Trainer:
         self._counters = Counters()
         self._controller = ControllerState()
         self._starts = 0
-        self._skips = SkippedUpdates(console.log)
+        self._skipped = 0
         self._began = time.monotonic()
         self._meter = ProcessMeter()
         self._last_row: dict[str, Any] = {}
@@ -298,7 +299,7 @@ class Trainer:
         frames, report, episodes = seen.frames, seen.report, seen.episodes
         for line in seen.messages:
             self._console.log(line)
-        self._skips.look(report.applied, self._counters.updates + 1)
+        self._tell_of_skipped(report)
         number = self._counters.episodes
         self._counters = Counters(self._counters.frames + frames, number + len(episodes), self._counters.updates + 1)
         for episode in episodes:
@@ -318,12 +319,25 @@ class Trainer:
         self._busy = busy
         return report.diagnostics
 
+    def _tell_of_skipped(self, report: UpdateReport) -> None:
+        if not report.applied:
+            self._skipped += 1
+            number = self._counters.updates + 1
+            self._console.log(
+                f"update {number} skipped: its loss or gradient was not finite ({self._skipped} since the start)"
+            )
+        if report.rolled_back:
+            self._console.log("too many updates were skipped in a row: the last good weights are back")
+
     def _advance(self, metrics: dict[str, float]) -> Settings:
         """Asks the phase controller for the settings of the next update and keeps its events."""
         scores = self._window.scores
         known = {**metrics, "mean_episode_score": statistics.fmean(scores)} if scores else metrics
         self._controller, settings, events = advance(self._config.phases, self._controller, self._counters, known)
-        self._keep_events(events)
+        self._controller, settings, moved = guarded(
+            self._config.guards, self._controller, settings, known, self._counters
+        )
+        self._keep_events([*events, *moved])
         return settings
 
     def _keep_events(self, events: list[PhaseEvent]) -> None:
@@ -362,6 +376,7 @@ class Trainer:
             "routing": settings.routing,
             "router_temperature": settings.temperature,
             "learning_rate": settings.learning_rate,
+            "skipped_updates": self._skipped,
         }
 
     def _status(self, settings: Settings, now: float) -> Status:
@@ -381,10 +396,12 @@ class Trainer:
     def take_snapshot(self, kind: str) -> Future[Path]:
         """Has a snapshot written and old ones pruned. A full disk costs the snapshot, not the run."""
         self._snapshot_at = time.monotonic()
-        state = self._state(kind)
-        return self._snapshots.take(
-            self._counters.frames, self._policy.state_dict(), self._learner.optimizer_state(), state
-        )
+        try:
+            state = self._state(kind)
+        except OSError as error:  # the tables cannot be written
+            return self._snapshots.failed(error)
+        weights, optimizer = self._policy.state_dict(), self._learner.optimizer_state()
+        return self._snapshots.take(self._counters.frames, weights, optimizer, state)
 
     def _state(self, kind: str) -> dict[str, Any]:
         return {

@@ -36,7 +36,7 @@ def trainer(monkeypatch):
     stand_in.calls = calls
     stand_in.behave = lambda config, run: None
 
-    def train(config, run, resume):
+    def train(config, run, resume, origin=None, ranks=None):
         calls.append((config, run.path, resume))
         stand_in.behave(config, run)
         return 0

@@ -305,3 +305,14 @@ def test_alignment_needs_a_graph_whose_prior_is_used(write):
     assert message in complaint(file, align)
     assert message in complaint(file, align, "graph.enabled=true", "policy.router.operator_prior=false")
     load_config(file, [align, "graph.enabled=true"])
+
+
+def test_a_guard_moves_a_setting_of_the_phases(write):
+    file = write(MINIMAL)
+    guard = "guards.hot={metric: grad_norm, above: 9, setting: learning_rat, multiply: 0.5}"
+    assert "guards.hot.setting: 'learning_rat' is no setting of a phase; did you mean 'learning_rate'?" in complaint(
+        file, guard
+    )
+    hot = "guards.hot={metric: grad_norm, above: 9, setting: temperature, multiply: 2}"
+    load_config(file, [hot])
+    assert "fight each other" in complaint(file, hot, "phases.transition.temperature={target_alpha_entropy: 0.4}")

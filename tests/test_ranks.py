@@ -106,6 +106,43 @@ def test_one_curriculum_and_one_set_of_files(command, environment, tmp_path: Pat
     assert not list((tmp_path / "temporary").glob("polybeast-moe*"))
 
 
+def test_operators_change_and_rest_every_rank(command, environment, tmp_path: Path) -> None:
+    """A held temperature reaches every rank's inference and learning, a pause every rank's games; then a stop."""
+    run, log = tmp_path / "run", (tmp_path / "torchrun.log").open("w")
+    endless = ("policy.class=logging_policy.LoggingPolicy", "phases.warmup.until.frames=50_000_000",
+               "phases.transition.until.frames=100_000_000", "distributed.patience=600")  # fmt: skip
+
+    def control(*words: str) -> dict[str, Any]:
+        line = [sys.executable, "-m", "polybeast_moe", "control", str(run), *words, "--json"]
+        done = subprocess.run(line, capture_output=True, text=True, env=environment, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout) if done.stdout.startswith("{") else {}
+
+    def lines(rank: int) -> list[str]:
+        return (tmp_path / f"rank-{rank}.log").read_text().splitlines()
+
+    torchrun = subprocess.Popen(command(2, *endless), env=environment, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: (run / "control.sock").exists() and (tmp_path / "rank-1.log").exists())
+        control("set", "router_temperature", "0.7")
+        for rank in range(2):
+            wait_for(lambda r=rank: {"infer softmax 0.7", "learn softmax 0.7"} <= set(lines(r)))
+        control("pause")
+        time.sleep(1.0)  # for the update that is going on
+        paused = [len(lines(rank)) for rank in range(2)]
+        time.sleep(1.0)
+        assert [len(lines(rank)) for rank in range(2)] == paused
+        control("resume")
+        for rank in range(2):
+            wait_for(lambda r=rank: len(lines(r)) > paused[r] + 20)
+        control("stop")
+        assert torchrun.wait(90) == 0
+    finally:
+        torchrun.kill()
+        log.close()
+    assert newest(run).state["kind"] == "signal"
+
+
 def test_a_rank_that_is_late_is_not_waited_for(command, environment, tmp_path: Path) -> None:
     overrides = ("policy.class=logging_policy.LatePolicy", "distributed.patience=0.3")
     done = subprocess.run(command(2, *overrides), capture_output=True, text=True, env=environment, timeout=280)

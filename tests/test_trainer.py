@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 FRAMES = 48  # of one update: 2 groups x 3 games x 8 steps
 WALL_CLOCK = ("wall_seconds", "frames_per_second", "_us_per_frame")
-PARTS = ("engine_share", "inference_share", "update_share")
+PARTS = ("engine_share", "inference_share", "update_share", "memory_bytes")
 
 
 @pytest.fixture(autouse=True)
@@ -281,7 +281,8 @@ def test_snapshots_come_in_time_and_at_phase_ends_and_old_ones_go(make_config, t
     config = make_config("snapshots.every_seconds=1e-9", "snapshots.keep_last=2")
     assert train(config, tmp_path / "run") == 0
     kept = [int(path.name.removeprefix("step-")) for path in all_snapshots(tmp_path / "run" / "snapshots")]
-    assert kept == [240, 432, 480]  # the two newest, and each phase's end
+    assert (kept[0], kept[-1]) == (240, 480)  # each phase's end
+    assert len(kept) <= 3  # and one more that is among the two newest; none while an earlier one is being written
 
 
 @pytest.mark.usefixtures("no_report")
@@ -296,10 +297,27 @@ def test_updates_that_are_not_finite_are_said_and_the_run_goes_on(make_config, t
 
     monkeypatch.setattr(trainer, "make_batch", poisoned)
     assert train(make_config(), tmp_path / "run") == 0
-    assert "update 3 skipped: its loss or gradient was not finite" in capsys.readouterr().out
+    assert "update 3 skipped: its loss or gradient was not finite (1 since the start)" in capsys.readouterr().out
     snapshot = newest(tmp_path / "run")
     assert snapshot.state["policy_version"] == 9
     assert all(torch.isfinite(value).all() for value in snapshot.weights.values())
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_phase_begins_smoothly_and_the_row_of_its_first_update_says_so(make_config, tmp_path) -> None:
+    """Softmax gives way to sparsemax at the same temperature, for weights that have learnt fast for a while."""
+    config = make_config(
+        "monitoring.every_seconds=1e-9", "phases.warmup.learning_rate=0.01", "phases.warmup.until.frames=960",
+        "phases.transition.until.frames=1152",
+    )  # fmt: skip
+    assert train(config, tmp_path / "run") == 0
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    told = {row["phase"]: float(row["boundary_kl"]) for row in rows if row["boundary_kl"]}
+    assert list(told) == ["transition"]
+    assert 1e-9 < told["transition"] < 0.02
+    scores = {row["phase"]: float(row["mean_episode_score"]) for row in rows if row["mean_episode_score"]}
+    assert abs(scores["transition"] - scores["warmup"]) < 5
 
 
 # The command line.

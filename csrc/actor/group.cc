@@ -232,7 +232,9 @@ void Group::start_episode(Player& player) {
 std::vector<Standing> Group::standing() const {
   std::vector<Standing> all;
   for (const Player& player : players_) {
-    Standing one{.next_episode = player.next_episode, .begun = started_};
+    Standing one;
+    one.next_episode = player.next_episode;
+    one.begun = started_;
     if (started_) {
       const nethack::EpisodeRecord& episode = player.game->episode();
       one.whole = player.actions.size() == static_cast<std::size_t>(episode.length);

@@ -104,7 +104,8 @@ class Group {
   std::size_t keep_actions_ = 0;
 
   ObservationColumns observation_, final_observation_;
-  Column first_game_, first_, previous_action_, episode_step_, action_, alpha_, reward_, reward_terms_, terminated_, truncated_;
+  Column first_game_, first_, previous_action_, episode_step_, action_, alpha_, reward_, reward_terms_, terminated_,
+      truncated_;
   Column final_count_, final_step_, final_game_, final_previous_action_;
   Column record_count_, record_step_, record_game_, record_how_done_, record_score_, record_score_after_end_,
       record_length_, record_depth_, record_turns_, record_seed_core_, record_seed_disp_, record_return_,

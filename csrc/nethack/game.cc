@@ -1,9 +1,11 @@
 #include "nethack/game.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <string_view>
+#include <system_error>
 
 #include "nethack/observation.h"
 
@@ -26,7 +28,7 @@ void copy_text(char (&to)[N], const std::string& from, const char* what) {
 
 void touch(const std::filesystem::path& path) {
   std::ofstream file(path, std::ios::app);
-  if (!file) throw std::runtime_error("cannot create " + path.string());
+  if (!file) throw std::system_error(errno, std::generic_category(), "cannot create " + path.string());
 }
 
 // Every array of an nle_obs that a game with buffers of its own fills.

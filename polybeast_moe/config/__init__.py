@@ -7,12 +7,13 @@ files and command-line overrides is `polybeast_moe.config_files`.
 from polybeast_moe.config.base import MISFIT, Section
 from polybeast_moe.config.distributed import DistributedConfig
 from polybeast_moe.config.env import EnvConfig
+from polybeast_moe.config.guards import Guard, RollbackConfig
 from polybeast_moe.config.learner import LearnerConfig, OptimizerConfig, RewardConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, Until
 from polybeast_moe.config.policy import SEMANTIC_EXPERTS, GraphConfig, PolicyConfig, RouterConfig
 from polybeast_moe.config.run import Bound, EvaluationConfig, MonitoringConfig, RunConfig, SnapshotConfig
 from polybeast_moe.config.runtime import RuntimeConfig
-from polybeast_moe.config.schedules import Ramp, Schedule
+from polybeast_moe.config.schedules import Piecewise, Ramp, Schedule, moves
 from polybeast_moe.config.weights import AlphaEntropyLoss, LossWeights, RewardWeights
 
 __all__ = [
@@ -25,15 +26,18 @@ __all__ = [
     "EnvConfig",
     "EvaluationConfig",
     "GraphConfig",
+    "Guard",
     "LearnerConfig",
     "LossWeights",
     "MonitoringConfig",
     "OptimizerConfig",
     "PhaseConfig",
+    "Piecewise",
     "PolicyConfig",
     "Ramp",
     "RewardConfig",
     "RewardWeights",
+    "RollbackConfig",
     "RouterConfig",
     "RunConfig",
     "RuntimeConfig",
@@ -41,4 +45,5 @@ __all__ = [
     "Section",
     "SnapshotConfig",
     "Until",
+    "moves",
 ]

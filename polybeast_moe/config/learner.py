@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from polybeast_moe.config.base import Section
+from polybeast_moe.config.guards import RollbackConfig
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
@@ -26,6 +27,7 @@ class RewardConfig(Section):
 
     transform: Literal["none", "clip", "tanh"] = "tanh"
     scale: PositiveFloat = 10.0
+    normalise: bool = Field(False, description="divide R by its running root mean square before scale and transform")
 
 
 class LearnerConfig(Section):
@@ -38,5 +40,8 @@ class LearnerConfig(Section):
     clip_pg_rho: PositiveFloat = 1.0
     normalise_advantages: bool = True
     max_grad_norm: PositiveFloat = 40.0
+    passes: PositiveInt = Field(1, description="gradient steps on each batch")
+    precision: Literal["float32", "bfloat16"] = Field("float32", description="of the policy's forward and backward")
     optimizer: OptimizerConfig = OptimizerConfig()
     reward: RewardConfig = RewardConfig()
+    rollback: RollbackConfig = RollbackConfig()

@@ -7,7 +7,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
 
 from polybeast_moe.config.base import Section
-from polybeast_moe.config.schedules import Number, Ramp, RampForm, Schedule, Weight, ends, number_or_ramp
+from polybeast_moe.config.schedules import (
+    Number,
+    PiecewiseForm,
+    RampForm,
+    Schedule,
+    Weight,
+    ends,
+    moves,
+    number_or_ramp,
+)
 from polybeast_moe.config.weights import LossWeights, RewardWeights
 
 
@@ -20,12 +29,12 @@ def _number_ramp_or_target(value: Any) -> str:
 class EntropyTarget(Section):
     """Closed loop: the temperature is steered so that alpha entropy (nats) follows this schedule.
 
-    Each update takes the logarithm of the temperature `gain` of the way to where the update's own batch would have met
-    the target, within `bounds`.
+    Each update takes the logarithm of the temperature `gain` of the way to where the next batch is expected to meet the
+    target, within `bounds` (`learning.temperature`).
     """
 
     target_alpha_entropy: Schedule
-    gain: float = Field(0.5, gt=0, le=1)
+    gain: float = Field(0.7, gt=0, le=1)
     bounds: tuple[PositiveFloat, PositiveFloat] = (0.05, 10.0)
 
     @model_validator(mode="after")
@@ -36,7 +45,7 @@ class EntropyTarget(Section):
 
 
 Temperature = Annotated[
-    Number | RampForm | Annotated[EntropyTarget, Tag("<target>")], Discriminator(_number_ramp_or_target)
+    Number | RampForm | PiecewiseForm | Annotated[EntropyTarget, Tag("<target>")], Discriminator(_number_ramp_or_target)
 ]
 
 
@@ -48,6 +57,7 @@ class Until(Section):
     metric: str | None = None
     above: float | None = None
     below: float | None = None
+    patience: PositiveInt = Field(1, description="updates in a row that the threshold must hold")
 
     @model_validator(mode="after")
     def _one_rule(self) -> Until:
@@ -57,6 +67,8 @@ class Until(Section):
             raise ValueError("a metric goes with above or below, and they go with a metric")
         if self.above is not None and self.below is not None:
             raise ValueError("give above or below, not both")
+        if self.patience > 1 and self.metric is None:
+            raise ValueError("patience goes with a metric")
         return self
 
 
@@ -86,7 +98,7 @@ class PhaseConfig(Section):
 
     @model_validator(mode="after")
     def _ramps_need_a_known_end(self) -> PhaseConfig:
-        ramps = [key for key, schedule in self.schedules().items() if isinstance(schedule, Ramp)]
+        ramps = [key for key, schedule in self.schedules().items() if moves(schedule)]
         if self.until.metric is not None and ramps:
             raise ValueError(
                 f"{ramps[0]} is a ramp, but a phase that ends at a metric's threshold has no length known in advance: "

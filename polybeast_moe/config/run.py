@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from polybeast_moe.config.base import Section, misfit
 from polybeast_moe.config.distributed import DistributedConfig
 from polybeast_moe.config.env import EnvConfig
+from polybeast_moe.config.guards import Guard
 from polybeast_moe.config.learner import LearnerConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig
 from polybeast_moe.config.policy import GraphConfig, PolicyConfig
@@ -79,6 +80,7 @@ class RunConfig(Section):
     learner: LearnerConfig = LearnerConfig()
     distributed: DistributedConfig = DistributedConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
+    guards: dict[str, Guard] = Field(default_factory=dict)
     targets: dict[str, dict[str, Bound]] = Field(default_factory=dict)
     snapshots: SnapshotConfig = SnapshotConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
@@ -119,6 +121,19 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _guards_move_settings(self) -> RunConfig:
+        settings = list(self.phases[0].schedules())
+        for name, guard in self.guards.items():
+            if guard.setting not in settings:
+                what = f"{guard.setting!r} is no setting of a phase{nearest(guard.setting, settings)}"
+                raise misfit(("guards", name, "setting"), what)
+            steered = any(isinstance(phase.temperature, EntropyTarget) for phase in self.phases)
+            if guard.setting == "temperature" and steered:
+                what = "a guard of the temperature and a target_alpha_entropy fight each other: keep one"
+                raise misfit(("guards", name, "setting"), what)
+        return self
+
+    @model_validator(mode="after")
     def _alignment_has_a_prior(self) -> RunConfig:
         for index, phase in enumerate(self.phases):
             wanted = ends(phase.losses.graph_alignment) != (0.0, 0.0)
@@ -141,6 +156,10 @@ class RunConfig(Section):
             what = f"{slots} must be a multiple of runtime.groups ({groups}) in inline mode"
             raise misfit(("learner", "slots_per_batch"), what)
         return self
+
+    def stores_reward_terms(self) -> bool:
+        """Whether rollouts hold the engine's reward terms: a phase weighs one."""
+        return any(phase.reward.uses_terms() for phase in self.phases)
 
     def to_plain(self) -> dict[str, Any]:
         """Returns nested dictionaries and lists, as YAML holds them."""

@@ -85,7 +85,11 @@ class Desk:
         self.paused = on
 
     def _allowed(self, overrides: list[str]) -> None:
-        with_overrides(self._config, overrides)
+        changed = with_overrides(self._config, overrides)
+        if changed.stores_reward_terms() and not self._config.stores_reward_terms():
+            raise UserError(
+                "rollouts of this run store no reward terms, because no phase weighs one: give one a weight with resume"
+            )
 
     def _status(self) -> dict[str, Any]:
         return {

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import psutil
 
-from polybeast_moe.config import RuntimeConfig
+from polybeast_moe.config import LearnerConfig, RuntimeConfig
 from polybeast_moe.doctor.finding import Finding
 from polybeast_moe.envs.nle_package import check_nle
 from polybeast_moe.errors import UserError
 from polybeast_moe.monitoring.resources import cgroup_cores, usable_cores
-from polybeast_moe.runtime.defaults import with_defaults
+from polybeast_moe.runtime.defaults import describe
 
 _RUN_MEMORY = 1.5 * 2**30  # bytes that the quickstart's processes take, with room
 _GAME_MEMORY = 3.5 * 2**20  # bytes a game takes beside its process
@@ -155,10 +155,6 @@ def _gpus() -> Iterator[Finding]:
 
 def _defaults() -> Iterator[Finding]:
     cores = usable_cores()
-    chosen = with_defaults(RuntimeConfig(), cores)
-    yield Finding(
-        "defaults",
-        f"runtime.actors {chosen.actors}, runtime.policy_threads {chosen.policy_threads}, "
-        f"runtime.threads {chosen.threads}: {cores} cores dealt out by what engine, policy worker and learner cost a "
-        "frame; each can be set",
-    )
+    said = describe(RuntimeConfig(), LearnerConfig().slots_per_batch, cores)
+    dealt = f"{cores} cores dealt out by what engine, policy worker and learner cost a frame"
+    yield Finding("defaults", f"{said} ({dealt}; each can be set under runtime)")

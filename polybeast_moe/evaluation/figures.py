@@ -55,9 +55,21 @@ def score_figure(run: RunData) -> Figure:
     if len(random):
         label = f"random policy, mean {random.mean():.1f}"
         axes.axhline(float(random.mean()), color=COLOURS[1], linestyle="--", linewidth=1.5, label=label)
+    _draw_held_out(axes, run)
     score_axis(axes, float(scores.min(initial=0.0)), float(scores.max(initial=10.0)))
     over_frames(axes, run)
     return figure
+
+
+def _draw_held_out(axes: Axes, run: RunData) -> None:
+    """Adds what snapshots scored in held-out games while the run went on, ± standard error."""
+    frames, scores, errors = (run.metrics.floats(f"held_out_{name}") for name in ("frames", "score", "standard_error"))
+    known = ~np.isnan(frames) & ~np.isnan(scores)
+    if known.any():
+        axes.errorbar(
+            frames[known] / 1e6, scores[known], yerr=np.nan_to_num(errors[known]), label="held-out games",
+            color=COLOURS[2], marker="s", markersize=4, linewidth=1, capsize=2,
+        )  # fmt: skip
 
 
 def segments_figure(run: RunData, found: Sequence[Segment]) -> Figure:

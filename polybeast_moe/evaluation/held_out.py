@@ -10,6 +10,7 @@ import json
 import math
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from polybeast_moe.config import EvaluationConfig
+from polybeast_moe.errors import UserError
 from polybeast_moe.runtime.process import die_with, name_process
 
 NICE = 19
@@ -121,20 +123,31 @@ def main(arguments: list[str]) -> int:
     path, (episodes, seed, threads, parent) = arguments[0], map(int, arguments[1:])
     die_with(parent)
     name_process("pbm-evaluate-0")
+    for number in (signal.SIGINT, signal.SIGUSR1):  # to the whole group, but the trainer's
+        signal.signal(number, signal.SIG_IGN)
     os.nice(NICE)
     import torch
 
+    torch.set_num_threads(threads)
+    try:
+        figures = _evaluate(path, episodes, seed)
+    except UserError as error:
+        print(f"pbm-evaluate-0: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(figures))
+    return 0
+
+
+def _evaluate(path: str, episodes: int, seed: int) -> dict[str, Any]:
     from polybeast_moe.evaluation.evaluate import evaluate_policy
     from polybeast_moe.evaluation.trained import load_trained
 
-    torch.set_num_threads(threads)
     trained = load_trained(path)
     evaluated = evaluate_policy(trained.policy, trained.config, trained.routing, trained.temperature, episodes, seed)
     assert evaluated is not None, "nobody interrupts it"
-    figures, _ = evaluated
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print(json.dumps(figures | {"training_frames": trained.frames, "processor_seconds": used.ru_utime + used.ru_stime}))
-    return 0
+    own = {"training_frames": trained.frames, "processor_seconds": used.ru_utime + used.ru_stime}
+    return evaluated[0] | own
 
 
 if __name__ == "__main__":

@@ -99,7 +99,8 @@ def _phases(rows: Sequence[PhaseRow]) -> Section:
 def _score(run: RunData) -> Section:
     caption = (
         "Score of every episode, the last score before its end (dots), and the mean of the last "
-        f"{figures.RUNNING_EPISODES} (line). The axis is logarithmic above 10. Grey bands are phases."
+        f"{figures.RUNNING_EPISODES} (line); squares: snapshots in held-out games, if any were played. "
+        "The axis is logarithmic above 10. Grey bands are phases."
     )
     return Section("Score over time", pictures=[Picture("score", caption, lambda: figures.score_figure(run))])
 

@@ -9,10 +9,9 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from polybeast_moe.config import RunConfig
-from polybeast_moe.config_files import resolve_data_file
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.errors import UserError
-from polybeast_moe.graph import KnowledgeGraph, load_graph
+from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.models import Policy, build_policy
 from polybeast_moe.ops.mixture import Routing
 from polybeast_moe.run_directory import RunDirectory, holds_run
@@ -42,7 +41,7 @@ def load_trained(path: str | Path) -> TrainedPolicy:
     """
     snapshot = load(find_snapshot(path))
     config = _config(snapshot)
-    graph = load_config_graph(config)
+    graph = configured_graph(config)
     policy = build_policy(config, graph, num_actions=len(ACTIONS))
     try:
         policy.load_state_dict(snapshot.weights)
@@ -71,11 +70,6 @@ def find_snapshot(path: str | Path) -> Path:
         reason = f": {passed_over[0][1]}" if passed_over else ""
         raise UserError(f"run directory {path}: no good snapshot{reason}")
     return found
-
-
-def load_config_graph(config: RunConfig) -> KnowledgeGraph | None:
-    """Returns the knowledge graph that a configuration names; None where the graph is off."""
-    return load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
 
 
 def _config(snapshot: Snapshot) -> RunConfig:

@@ -174,7 +174,7 @@ def until(patience: float, interrupted: Callable[[], bool]) -> Callable[[], bool
 def together(parts: list[Part]) -> Part:
     """Joins what ranks saw: means weighted by frames, episodes in the order of ranks.
 
-    The norm of the gradient, and whether it was applied, are everybody's.
+    The norm of the gradient, whether it was applied, and a rollback are everybody's.
 
     Raises:
         RunFailed: ranks do not agree on the gradient that they all applied.
@@ -189,7 +189,8 @@ def together(parts: list[Part]) -> Part:
     }
     diagnostics["grad_norm"] = seen[0].report.diagnostics["grad_norm"]
     alphas = [[weight * part.frames / total for weight in part.report.mean_alpha] for part in seen]
-    report = UpdateReport(diagnostics, [sum(column) for column in zip(*alphas, strict=True)], seen[0].report.applied)
+    mean_alpha = [sum(column) for column in zip(*alphas, strict=True)]
+    report = seen[0].report._replace(diagnostics=diagnostics, mean_alpha=mean_alpha)
     episodes = [episode for part in parts for episode in part.episodes]
     messages = [f"rank {rank}: {line}" for rank, part in enumerate(parts) for line in part.messages]
     return Part(total, report, episodes, messages)

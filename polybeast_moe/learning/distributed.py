@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.nn.parallel import DistributedDataParallel
 
@@ -25,8 +28,10 @@ from polybeast_moe.errors import RunFailed, UserError
 T = TypeVar("T")
 
 _LONGEST_SILENCE = datetime.timedelta(minutes=10)  # of a rank in a collective, before the others give it up
+_LONGEST_START = datetime.timedelta(minutes=5)  # between the first rank and the last
 _LAST_WORDS = datetime.timedelta(seconds=3)  # to wait for the reason that a rank is gone
 _NO_GAME = (1 << 48) + 1  # a number that no game has: the seeds of ranks
+_HELLO = "polybeast_moe/hello"
 _FAILURE = "polybeast_moe/failure"  # where a rank that fails leaves its last words
 
 
@@ -144,19 +149,14 @@ def joined() -> Iterator[Ranks]:
     if "TORCHELASTIC_RUN_ID" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         yield Ranks()
         return
-    local_rank = int(os.environ["LOCAL_RANK"])
+    rank, size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(local_rank % torch.cuda.device_count())
         backend = "cpu:gloo,cuda:nccl"
-    dist.init_process_group(backend, timeout=_LONGEST_SILENCE)
-    ranks = Ranks(
-        rank=dist.get_rank(),
-        size=dist.get_world_size(),
-        local_rank=local_rank,
-        local_size=int(os.environ["LOCAL_WORLD_SIZE"]),
-        _store=dist.distributed_c10d._get_default_store(),
-    )
+    store = _fresh_store(rank, size)
+    dist.init_process_group(backend, timeout=_LONGEST_SILENCE, store=store, rank=rank, world_size=size)
+    ranks = Ranks(rank, size, local_rank, int(os.environ["LOCAL_WORLD_SIZE"]), store)
     try:
         yield ranks
     except Exception as error:
@@ -167,6 +167,37 @@ def joined() -> Iterator[Ranks]:
         raise explained from None
     finally:
         dist.destroy_process_group()
+
+
+def _fresh_store(rank: int, size: int) -> Store:
+    """Returns a part of torchrun's store that belongs to this start of the ranks alone.
+
+    torchrun keeps one store over all restarts, where addresses of ranks that are gone would be found. So rank 0 draws a
+    name, and tells it together with what each of the others has just drawn: who finds its own knows that it is not old.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True" and rank == 0
+    store = TCPStore(address, port, size, is_master=serves, timeout=_LONGEST_START, multi_tenant=True)
+    own, others = uuid.uuid4().hex, range(1, size)
+    deadline = time.monotonic() + _LONGEST_START.total_seconds()
+    while time.monotonic() < deadline:
+        if rank == 0:
+            drawn = [_read(store, f"{_HELLO}/{other}") for other in others]
+            store.set(_HELLO, " ".join([own, *drawn]))
+            if store.check([f"{own}/{other}" for other in others]):
+                return PrefixStore(own, store)
+        else:
+            store.set(f"{_HELLO}/{rank}", own)
+            name, *drawn = _read(store, _HELLO).split(" ")
+            if drawn[rank - 1 : rank] == [own]:
+                store.set(f"{name}/{rank}", "here")
+                return PrefixStore(name, store)
+        time.sleep(0.02)
+    raise RunFailed(f"rank {rank}: the others have not come within {_LONGEST_START.total_seconds():.0f} s")
+
+
+def _read(store: Store, key: str) -> str:
+    return store.get(key).decode() if store.check([key]) else "-"
 
 
 class _SharedMean(torch.autograd.Function):

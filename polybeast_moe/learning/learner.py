@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from polybeast_moe.config import LearnerConfig, OptimizerConfig
-from polybeast_moe.errors import RunFailed
 from polybeast_moe.learning import losses
 from polybeast_moe.learning.distributed import ALONE, Backward, Ranks
 from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective
 from polybeast_moe.learning.phases import Settings
+from polybeast_moe.learning.reward_scale import RewardScale
+from polybeast_moe.learning.rollback import Rollback
 from polybeast_moe.learning.temperature import matching_temperature
 from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
 from polybeast_moe.ops.mixture import Routing
 from polybeast_moe.runtime.rollouts import Batch
 
-_GIVE_UP_AFTER_SKIPPED = 100  # updates in a row
 _ROUNDING = 1.001  # a ratio above its bound by less than this is the same policy run on another batch size
 
 
@@ -32,6 +32,8 @@ class UpdateReport(NamedTuple):
     mean_alpha: list[float]
     applied: bool
     """False when the loss or its gradient was not finite: the weights are as they were."""
+    rolled_back: bool = False
+    """After a run of such updates: the weights are the last good ones again."""
 
 
 class _Losses(NamedTuple):
@@ -43,25 +45,8 @@ class _Losses(NamedTuple):
     actor_critic: ActorCritic
     behaviour: Tensor
     """[T, B, A]: log-probabilities under the policy that acted."""
-
-
-class SkippedUpdates:
-    """Tells of updates that were skipped; gives up after too many in a row."""
-
-    def __init__(self, log: Callable[[str], None]) -> None:
-        self._log = log
-        self._in_a_row = 0
-
-    def look(self, applied: bool, number: int) -> None:
-        """Takes note of update `number`. Raises RunFailed when a run gets nowhere."""
-        self._in_a_row = 0 if applied else self._in_a_row + 1
-        if not applied:
-            self._log(f"update {number} skipped: its loss or gradient was not finite")
-        if self._in_a_row == _GIVE_UP_AFTER_SKIPPED:
-            raise RunFailed(
-                f"{_GIVE_UP_AFTER_SKIPPED} updates in a row had no finite gradient: lower learning_rate and resume "
-                "from a snapshot before that"
-            )
+    boundary_kl: Tensor | None
+    """What the phase that has begun with this update changes in the policy; None within a phase."""
 
 
 class Learner:
@@ -72,20 +57,24 @@ class Learner:
         self._policy = policy
         self._config = config
         self._optimizer = make_optimizer(policy, config.optimizer)
+        self._rollback = Rollback(policy, self._optimizer, config.rollback)
         self._backward = Backward(policy, ranks)
         self._ranks = ranks
         self._experts = experts
+        self._reward_scale = RewardScale() if config.reward.normalise else None
+        self._before: Settings | None = None
         self.version = 0
 
     def update(self, batch: Batch | None, settings: Settings, share: float = 1.0) -> UpdateReport:
-        """Takes one step on the batch with the phase's settings.
+        """Takes one step on the batch with the phase's settings, or as many as `passes` says.
 
         Args:
             batch: of this rank; None where it has none in time. It then helps the others with theirs.
             share: of this rank's frames in those of all ranks; 0 without a batch.
 
         Returns:
-            What this rank's own batch showed. The norm of the gradient, and whether it was applied, are everybody's.
+            What this rank's own batch showed at the first step. The norm of the gradient, and whether it was applied,
+            are everybody's.
         """
         measured: list[_Losses] = []
 
@@ -94,7 +83,7 @@ class Learner:
                 self._stand_in(settings)
                 return None
             measured.append(self._losses(batch, settings, share))
-            return measured[0].total
+            return measured[-1].total
 
         grad_norm = self._step(loss, share, settings.learning_rate)
         applied = math.isfinite(grad_norm)
@@ -102,8 +91,13 @@ class Learner:
         if measured:
             assert batch is not None
             report = self._report(batch, settings, measured[0], report)
-        self.version += applied
-        return report
+        for _ in range(self._config.passes - 1):
+            applied &= math.isfinite(self._step(loss, share, settings.learning_rate))
+        report = report._replace(applied=applied)
+        self._before = settings
+        rolled_back = self._rollback.watch(applied)
+        self.version += applied or rolled_back  # whoever plays takes both over
+        return report._replace(rolled_back=rolled_back)
 
     def _losses(self, batch: Batch, settings: Settings, share: float) -> _Losses:
         """The loss of this rank's batch; where it takes means over a batch inside, those are over all ranks."""
@@ -119,14 +113,23 @@ class Learner:
         behaviour = torch.log_softmax(batch.behaviour_logits, dim=-1)
         behaviour_log_probs = behaviour.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
 
-        targets = self._targets(batch, settings, output, values.detach(), log_probs.detach(), behaviour_log_probs)
+        targets = self._targets(
+            batch, settings, output, values.detach(), log_probs.detach(), behaviour_log_probs, over_ranks
+        )
         advantages = targets.pg_advantages
         if config.normalise_advantages:
             advantages = losses.normalised(advantages, over_ranks)
 
         actor_critic = ActorCritic(log_policy, log_probs, values[:-1], targets.vs, advantages)
         parts = objective(actor_critic, output, batch.first, settings, over_ranks)
-        return _Losses(torch.stack(list(parts.values())).sum(), parts, output, actor_critic, behaviour)
+        return _Losses(
+            torch.stack(list(parts.values())).sum(),
+            parts,
+            output,
+            actor_critic,
+            behaviour,
+            self._boundary_kl(batch, settings, log_policy),
+        )
 
     @torch.no_grad()
     def _report(self, batch: Batch, settings: Settings, seen: _Losses, report: UpdateReport) -> UpdateReport:
@@ -149,10 +152,28 @@ class Learner:
             target, scores = settings.target_alpha_entropy, seen.output.router_scores[:live]
             diagnostics["target_alpha_entropy"] = target
             diagnostics["matching_temperature"] = matching_temperature(scores, target, cast(Routing, settings.routing))
-        return UpdateReport(diagnostics, seen.output.alpha[:live].mean(0).tolist(), report.applied)
+        if seen.boundary_kl is not None:
+            diagnostics["boundary_kl"] = seen.boundary_kl.item()
+        mean_alpha = seen.output.alpha[:live].mean(0)
+        usage_entropy = -torch.xlogy(mean_alpha, mean_alpha).sum().item()
+        diagnostics["smallest_share"] = mean_alpha.min().item()
+        diagnostics["usage_entropy"] = usage_entropy
+        diagnostics["routing_information"] = usage_entropy - diagnostics["alpha_entropy"]
+        return UpdateReport(diagnostics, mean_alpha.tolist(), report.applied)
+
+    @torch.no_grad()
+    def _boundary_kl(self, batch: Batch, settings: Settings, log_policy: Tensor) -> Tensor | None:
+        """Mean KL(before ‖ now) of the policies that the same weights are under the settings of two phases."""
+        if self._before is None or self._before.phase == settings.phase:
+            return None
+        logits = self._evaluate(batch, self._before).logits
+        before = torch.log_softmax(logits, dim=-1).view(batch.steps + 1, batch.games, -1)[:-1]
+        return (before.exp() * (before - log_policy)).sum(-1).mean()
 
     def _stand_in(self, settings: Settings) -> None:
         """A rank without a batch takes part in the means that `_losses` takes over ranks, with nothing of its own."""
+        if self._reward_scale is not None:
+            self._reward_scale.take(self._ranks.mean(torch.zeros((), dtype=torch.float64), 0.0).item())
         if self._config.normalise_advantages:
             self._ranks.mean(torch.zeros(2, dtype=torch.float64), 0.0)
         if settings.losses.load_balance:
@@ -160,24 +181,31 @@ class Learner:
 
     def optimizer_state(self) -> dict[str, Any]:
         """Returns the optimiser's state, loadable without unpickling code."""
-        return self._optimizer.state_dict()
+        state = self._optimizer.state_dict()
+        return state if self._reward_scale is None else {**state, "reward_scale": self._reward_scale.state()}
 
     def restore(self, optimizer_state: dict[str, Any], version: int) -> None:
         """Goes on from a snapshot's optimiser state and policy version."""
-        self._optimizer.load_state_dict(optimizer_state)
+        if self._reward_scale is not None and "reward_scale" in optimizer_state:
+            self._reward_scale.restore(optimizer_state["reward_scale"])
+        self._optimizer.load_state_dict({key: optimizer_state[key] for key in ("state", "param_groups")})
+        self._rollback = Rollback(self._policy, self._optimizer, self._config.rollback)
         self.version = version
 
     def _evaluate(self, batch: Batch, settings: Settings) -> PolicyOutput:
         every_expert = {"every_expert": True} if compares_experts(settings.losses) else {}
-        output: PolicyOutput = self._policy(
-            batch.observation,
-            batch.initial_state,
-            routing=settings.routing,
-            temperature=settings.temperature,
-            first=batch.first,
-            **every_expert,
-        )
-        return output
+        narrow = self._config.precision == "bfloat16"
+        with torch.autocast(batch.reward.device.type, dtype=torch.bfloat16, enabled=narrow):
+            output: PolicyOutput = self._policy(
+                batch.observation,
+                batch.initial_state,
+                routing=settings.routing,
+                temperature=settings.temperature,
+                first=batch.first,
+                **every_expert,
+            )
+        wide = {name: part.float() for name, part in output._asdict().items() if part is not None}
+        return PolicyOutput(**{**output._asdict(), **wide})  # losses need more digits than bfloat16 has
 
     @torch.no_grad()
     def _targets(
@@ -188,11 +216,14 @@ class Learner:
         values: Tensor,
         log_probs: Tensor,
         behaviour_log_probs: Tensor,
+        over_ranks: Callable[[Tensor], Tensor] = lambda mean: mean,
     ) -> VTrace:
         """V-trace targets; a step limit bootstraps from the final observation: r + γ V(final), discount 0."""
         config = self._config
         ended = batch.terminated | batch.truncated
         rewards = losses.training_reward(batch.reward, batch.reward_terms, settings.reward)
+        if self._reward_scale is not None:
+            rewards = self._reward_scale.normalised(rewards, over_ranks)
         rewards = losses.transform_reward(rewards, config.reward)
         if len(batch.final_step):
             final = self._final_values(batch, settings, output)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from polybeast_moe.config import EntropyTarget, PhaseConfig, Ramp
+from polybeast_moe.config import EntropyTarget, PhaseConfig, moves
 from polybeast_moe.errors import UserError, nearest
 from polybeast_moe.learning.holds import TARGET, holdable
 from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, advance
@@ -119,7 +119,7 @@ def _shown(phase: PhaseConfig, key: str) -> float | str:
     schedule: Any = phase.schedules().get(key)
     if key == "temperature" or schedule is None:
         schedule = phase.temperature
-    if isinstance(schedule, Ramp):
+    if moves(schedule):
         return describe(schedule)
     if isinstance(schedule, int | float):
         return float(schedule)

@@ -4,11 +4,8 @@ A phase begins where the one before it was left, so its schedules run from the c
 `until`. A metric's threshold is looked at from the phase's first update on, never at figures measured in the phase
 before; such a phase has no length known in advance, so it may not hold ramps (the configuration refuses them).
 
-The closed loop (`target_alpha_entropy`) inverts its plant: the learner says at which temperature the scores of the
-update's batch would have met the target (`matching_temperature`), and the logarithm of the temperature goes `gain` of
-the way there, `_LARGEST_STEP` at most. So a change of the router's scores is followed within a few updates, and the
-gain is a filter on the noise of batches alone. It starts from the temperature in force. Nothing is summed up, so
-nothing can wind up behind the bounds.
+The closed loop (`target_alpha_entropy`) is `learning.temperature`: it begins with the temperature in force and takes
+one step an update, from the `matching_temperature` that the learner has measured.
 """
 
 from __future__ import annotations
@@ -18,12 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from polybeast_moe.config import EntropyTarget, PhaseConfig, Ramp, RewardWeights, Until
+from polybeast_moe.config import EntropyTarget, PhaseConfig, RewardWeights, Until, moves
 from polybeast_moe.errors import UserError, nearest
 from polybeast_moe.learning.holds import held
 from polybeast_moe.learning.schedules import describe, value_at
-
-_LARGEST_STEP = 0.5  # of log temperature in one update, however far the target is
+from polybeast_moe.learning.temperature import clamped, steered
 
 
 @dataclass(frozen=True)
@@ -85,6 +81,14 @@ class PhaseEvent:
 
 
 @dataclass(frozen=True)
+class GuardState:
+    """A guard's level, and for how many updates in a row it has been bad (or, below 0, good)."""
+
+    level: int = 0
+    updates: int = 0
+
+
+@dataclass(frozen=True)
 class ControllerState:
     """All that the controller remembers. `ControllerState()` is a run that has not begun.
 
@@ -93,16 +97,22 @@ class ControllerState:
         updates: the update whose metrics were used last.
         settings: what is in force; None before the first `advance`.
         finished: the last phase's end was reached.
+        held_for: updates in a row at which the metric that ends the phase was beyond its threshold.
+        matching: the matching temperature of the update before, where the loop is closed.
         holds: what an operator holds against the current phase's schedules; a phase's end forgets it.
         left: an operator asked for the current phase's end.
+        guards: how they stand, by name (`learning.guards`).
     """
 
     start: Counters = Counters()
     updates: int = 0
     settings: Settings | None = None
     finished: bool = False
+    held_for: int = 0
+    matching: float | None = None
     holds: Mapping[str, float] = field(default_factory=dict)
     left: bool = False
+    guards: Mapping[str, GuardState] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the state as JSON holds it; `from_dict` continues exactly."""
@@ -114,8 +124,8 @@ class ControllerState:
         settings = data["settings"]
         if settings is not None:
             settings = Settings(**{**settings, "losses": LossSettings(**settings["losses"])})
-        holds, left = data.get("holds", {}), data.get("left", False)
-        return cls(Counters(**data["start"]), data["updates"], settings, data["finished"], holds, left)
+        guards = {name: GuardState(**guard) for name, guard in data.get("guards", {}).items()}
+        return cls(**{**data, "start": Counters(**data["start"]), "settings": settings, "guards": guards})
 
 
 def advance(
@@ -140,10 +150,11 @@ def advance(
     phases = (*phases[:index], held(phases[index], state.holds), *phases[index + 1 :])
     if state.finished and phases[index].until.metric is not None:
         return state, _in_force(state), []
+    held_for = state.held_for
+    if fresh and begun:
+        held_for = held_for + 1 if _beyond(phases[index].until, metrics) else 0
     end = index + (state.left and not state.finished)
-    while end < len(phases) and _reached(
-        phases[end].until, counters, metrics if fresh and begun and end == index else {}
-    ):
+    while end < len(phases) and _reached(phases[end].until, counters, held_for if end == index else 0):
         end += 1
     finished = end == len(phases)
     end = min(end, len(phases) - 1)
@@ -151,7 +162,8 @@ def advance(
     if not begun or end != index:
         settings = _settings(phases[end], end, 1.0 if finished else 0.0, state.settings)
         events = _events_of_entering(phases[index : end + 1], state.settings, settings, counters)
-        return ControllerState(counters, counters.updates, settings, finished), settings, events
+        entered = ControllerState(counters, counters.updates, settings, finished, guards=state.guards)
+        return entered, settings, events
 
     before = _in_force(state)
     if finished:
@@ -159,9 +171,13 @@ def advance(
         return replace(state, updates=counters.updates, finished=True, left=False), before, events
     progress = _progress(phases[index].until, state.start, counters)
     settings = _settings(phases[index], index, progress, before)
-    if fresh:
-        settings = _steered(phases[index], settings, metrics)
+    loop = phases[index].temperature
+    matching = state.matching if isinstance(loop, EntropyTarget) else None
+    if fresh and isinstance(loop, EntropyTarget):
+        temperature, matching = steered(before.temperature, metrics.get("matching_temperature"), matching, loop)
+        settings = replace(settings, temperature=temperature)
     events = _events_of_overrides(phases[index], before, settings, counters)
+    state = replace(state, held_for=held_for, matching=matching)
     return replace(state, updates=counters.updates, settings=settings, finished=False), settings, events
 
 
@@ -199,11 +215,16 @@ def _in_force(state: ControllerState) -> Settings:
     return state.settings
 
 
-def _reached(until: Until, counters: Counters, metrics: Mapping[str, float]) -> bool:
+def _reached(until: Until, counters: Counters, held_for: int) -> bool:
     if until.frames is not None:
         return counters.frames >= until.frames
     if until.episodes is not None:
         return counters.episodes >= until.episodes
+    return held_for >= until.patience
+
+
+def _beyond(until: Until, metrics: Mapping[str, float]) -> bool:
+    """Whether the metric that ends a phase is beyond its threshold."""
     value = metrics.get(until.metric or "", math.nan)  # comparisons with nan are false
     return value >= until.above if until.above is not None else value <= (until.below or 0.0)
 
@@ -225,7 +246,7 @@ def _settings(phase: PhaseConfig, index: int, progress: float, before: Settings 
     target = None
     if isinstance(phase.temperature, EntropyTarget):
         target = value_at(phase.temperature.target_alpha_entropy, progress)
-        temperature = _clamp(before.temperature if before is not None else 1.0, phase.temperature.bounds)
+        temperature = clamped(before.temperature if before is not None else 1.0, phase.temperature.bounds)
     else:
         temperature = value_at(phase.temperature, progress)
     return Settings(
@@ -238,20 +259,6 @@ def _settings(phase: PhaseConfig, index: int, progress: float, before: Settings 
         reward={term: value_at(getattr(phase.reward, term), progress) for term in RewardWeights.model_fields},
         target_alpha_entropy=target,
     )
-
-
-def _steered(phase: PhaseConfig, settings: Settings, metrics: Mapping[str, float]) -> Settings:
-    """Takes the closed loop's step for one update; figures that are missing or not finite leave things as they are."""
-    loop, wanted = phase.temperature, metrics.get("matching_temperature", math.nan)
-    if not isinstance(loop, EntropyTarget) or not math.isfinite(wanted):
-        return settings
-    error = math.log(_clamp(wanted, loop.bounds) / settings.temperature)
-    factor = math.exp(_clamp(loop.gain * error, (-_LARGEST_STEP, _LARGEST_STEP)))
-    return replace(settings, temperature=_clamp(settings.temperature * factor, loop.bounds))
-
-
-def _clamp(value: float, bounds: tuple[float, float]) -> float:
-    return min(max(value, bounds[0]), bounds[1])
 
 
 # Events.
@@ -314,10 +321,10 @@ def _flat(settings: Settings) -> dict[str, float | str]:
 
 def _plan(phase: PhaseConfig) -> dict[str, str]:
     """Returns the text of every setting that moves within the phase, by key."""
-    plan = {key: describe(schedule) for key, schedule in phase.schedules().items() if isinstance(schedule, Ramp)}
+    plan = {key: describe(schedule) for key, schedule in phase.schedules().items() if moves(schedule)}
     if isinstance(phase.temperature, EntropyTarget):
         plan["temperature"] = f"alpha entropy target {describe(phase.temperature.target_alpha_entropy)}"
     penalty = phase.losses.alpha_entropy
-    if penalty is not None and penalty.direction == "maximize" and isinstance(penalty.weight, Ramp):
+    if penalty is not None and penalty.direction == "maximize" and moves(penalty.weight):
         plan["losses.alpha_entropy"] = f"minus {describe(penalty.weight)}"
     return plan

@@ -1,4 +1,10 @@
-"""Which temperature gives router scores a wanted alpha entropy. Pure."""
+"""The closed loop on alpha entropy. Pure.
+
+It inverts its plant: `matching_temperature` is where the scores of an update's batch would have met the target. Half of
+its last change is expected to come again, and the logarithm of the temperature goes `gain` of the way there, within
+`_STEPS`: downwards more slowly, because the router's gradients grow as the temperature falls. Nothing is summed up, so
+nothing can wind up behind the bounds.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +13,38 @@ import math
 import torch
 from torch import Tensor
 
+from polybeast_moe.config import EntropyTarget
 from polybeast_moe.ops import expert_mixture
 from polybeast_moe.ops.mixture import Routing
 
 _RANGE = (1e-3, 1e3)
 _PRECISION = 1e-3  # of log temperature
 _MOST_ROWS = 4096
+_TREND = 0.5  # of the last change: the autocorrelation of changes in play
+_STEPS = (-0.2, 0.5)  # of log temperature in one update
+
+
+def steered(
+    temperature: float, matching: float | None, before: float | None, loop: EntropyTarget
+) -> tuple[float, float | None]:
+    """Returns the next temperature, and what to remember as `before`.
+
+    Args:
+        temperature: in force.
+        matching: the matching temperature of the latest update; what is missing or not finite changes nothing.
+        before: of the update before that; None: not known.
+        loop: gain and bounds.
+    """
+    if matching is None or not math.isfinite(matching):
+        return temperature, before
+    expected = matching * (matching / before) ** _TREND if before is not None else matching
+    step = loop.gain * math.log(clamped(expected, loop.bounds) / temperature)
+    return clamped(temperature * math.exp(clamped(step, _STEPS)), loop.bounds), matching
+
+
+def clamped(value: float, bounds: tuple[float, float]) -> float:
+    """Returns what is nearest to the value within the bounds."""
+    return min(max(value, bounds[0]), bounds[1])
 
 
 @torch.no_grad()

@@ -58,4 +58,5 @@ class Experts(nn.Module):
             )
             if len(share)
         ]
-        return empty.index_copy(0, row * experts + expert, torch.cat(logits or [empty[:0]])).view(rows, experts, -1)
+        ran = torch.cat(logits or [empty[:0]]).to(empty.dtype)  # autocast narrows them
+        return empty.index_copy(0, row * experts + expert, ran).view(rows, experts, -1)

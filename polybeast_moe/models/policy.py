@@ -147,7 +147,8 @@ class GraphMoEPolicy(Policy):
 
         both, prior = seen, None
         if self.graph is not None:
-            read = self.graph(observation.conditions, weights_version)
+            with torch.autocast(seen.device.type, enabled=False):  # sums over many messages need float32
+                read = self.graph(observation.conditions, weights_version)
             both = torch.cat([seen, read.intent], dim=1)
             prior = read.prior if self.operator_prior else None
         router_scores = both.new_zeros(len(both), 1) if self.router is None else self.router(both, prior)

@@ -10,6 +10,7 @@ _HEAD = {
     "frames": None,  # the horizontal axis of every curve
     "episodes": "progress/episodes",
     "updates": "progress/updates",
+    "skipped_updates": "progress/skipped_updates",
     "wall_seconds": "progress/wall_seconds",
     "frames_per_second": "throughput/frames_per_second",
     "phase": None,
@@ -26,8 +27,10 @@ _TAIL = {
     "policy_lag": "policy/lag",
     "policy_entropy": "policy/entropy",
     "behaviour_kl": "policy/behaviour_kl",
+    "boundary_kl": "policy/boundary_kl",
     "rho_clip_share": "policy/rho_clip_share",
     "grad_norm": "learner/grad_norm",
+    "smallest_share": "router/smallest_share",
     "target_alpha_entropy": "router/target_alpha_entropy",
     "matching_temperature": "router/matching_temperature",
     "explained_variance": "learner/explained_variance",

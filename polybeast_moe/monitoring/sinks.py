@@ -23,7 +23,7 @@ Row = Mapping[str, Any]  # column -> float, int (of Python or NumPy), string, or
 class Sink(Protocol):
     """A place that keeps what a run tells about itself.
 
-    `state` flushes to the disk and returns what `restore` needs, as JSON holds it; `restore` forgets everything that
+    `state` flushes and returns what `restore` needs, as JSON holds it; `restore` forgets everything that
     came after that state and is called once, before anything is written.
     """
 
@@ -91,10 +91,9 @@ class AppendFile:
         self._pending += text.encode()
 
     def offset(self) -> int:
-        """Returns the length in bytes, all of it on the disk."""
+        """Returns the length in bytes, all of it handed to the operating system."""
         file = self._open()
         self.flush()
-        os.fsync(file.fileno())
         return file.tell()
 
     def check(self, offset: int) -> None:
@@ -183,7 +182,7 @@ class CsvSink:
             file.close()
 
     def state(self) -> dict[str, Any]:
-        """Returns the length in bytes of each file, all of it on the disk."""
+        """Returns the length in bytes of each file; whoever relies on it flushes them to the disk (SnapshotWriter)."""
         return {file.path.name: file.offset() for file in self._files}
 
     def restore(self, state: Mapping[str, Any]) -> None:

@@ -25,12 +25,13 @@ from polybeast_moe.monitoring.sinks import Row, to_plain
 LAYOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
     "1 score": {
         "score and return, last 100 episodes": ["episodes/mean_(score|return)"],
+        "score in held-out games, standard error": ["held_out/(mean_score|standard_error)"],
         "episodes": ["progress/episodes"],
     },
     "2 routing": {
-        "entropies and information (nats)": ["router/(alpha_entropy|usage_entropy|routing_information)"],
+        "entropies and information (nats)": ["router/((target_)?alpha_entropy|usage_entropy|routing_information)"],
         "expert shares": ["experts/.*_share"],
-        "router temperature": ["schedule/router_temperature"],
+        "router temperature": ["schedule/router_temperature", "router/matching_temperature"],
     },
     "3 learning": {
         "losses, weights applied": ["loss/(policy|baseline|entropy|alpha_entropy|load_balance)"],

@@ -11,6 +11,7 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.nle_package import NlePackage
 from polybeast_moe.models import Policy
 from polybeast_moe.runtime.base import Runtime
+from polybeast_moe.runtime.defaults import slots
 from polybeast_moe.runtime.rollouts import Rollout
 from polybeast_moe.runtime.supervisor import Supervisor
 from polybeast_moe.runtime.weights import SharedWeights
@@ -39,8 +40,9 @@ class AsynchronousRuntime(Runtime):
     ) -> None:
         """Makes the region. Children write to `log_path` and bear `rank` in their names; `log` tells of deaths."""
         actors = config.runtime.actors or 1
-        slots = actors * config.runtime.groups + config.learner.slots_per_batch
-        super().__init__(config, policy, package, slots=slots, actors=actors)
+        super().__init__(
+            config, policy, package, slots=slots(config.runtime, config.learner.slots_per_batch), actors=actors
+        )
         self._policy = policy
         self._weights = SharedWeights.create(policy)
         self._log_file = log_path.open("ab")

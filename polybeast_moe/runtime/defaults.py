@@ -5,7 +5,7 @@ from __future__ import annotations
 from polybeast_moe.config import RuntimeConfig
 
 _ENGINE_SHARE, _POLICY_SHARE = 0.25, 0.4
-"""Measured shares of the work per frame on CPUs (docs/scaling.md): engine, inference; the rest is the update."""
+"""Shares of the work per frame on CPUs (docs/results/pipeline.md): engine, inference; the rest is the update."""
 
 
 def with_defaults(runtime: RuntimeConfig, cores: int) -> RuntimeConfig:
@@ -25,3 +25,20 @@ def with_defaults(runtime: RuntimeConfig, cores: int) -> RuntimeConfig:
         }
     missing = {key: value for key, value in chosen.items() if getattr(runtime, key) is None}
     return runtime.model_copy(update=missing)
+
+
+def slots(runtime: RuntimeConfig, slots_per_batch: int) -> int:
+    """Returns how many rollout slots a run of these settings has: a batch, and in the asynchronous mode one a group."""
+    filling = 0 if runtime.mode == "inline" else (runtime.actors or 1) * runtime.groups
+    return filling + slots_per_batch
+
+
+def describe(runtime: RuntimeConfig, slots_per_batch: int, cores: int) -> str:
+    """Says in one line what a run with these settings uses on a machine of `cores` usable cores."""
+    chosen = with_defaults(runtime, cores)
+    actors = chosen.actors or 1
+    return (
+        f"{actors} actor{'s' if actors > 1 else ''} of {chosen.groups} groups of {chosen.games_per_group} games, "
+        f"rollouts of {chosen.unroll} steps in {slots(chosen, slots_per_batch)} slots; torch threads: policy worker "
+        f"{chosen.policy_threads}, learner {chosen.threads}"
+    )

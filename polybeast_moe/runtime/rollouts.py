@@ -45,7 +45,7 @@ def rollout_layout(config: RunConfig, state_size: int) -> _C.RolloutLayout:
         store_glyphs=config.env.store_glyphs,
         store_inventory=config.env.store_inventory,
         max_episode_steps=config.env.max_episode_steps,
-        store_reward_terms=any(phase.reward.uses_terms() for phase in config.phases),
+        store_reward_terms=config.stores_reward_terms(),
     )
 
 

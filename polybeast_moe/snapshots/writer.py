@@ -81,6 +81,13 @@ class SnapshotWriter:
         self.waited_seconds += time.monotonic() - began
         return future
 
+    def failed(self, error: OSError) -> Future[Path]:
+        """Takes note of a snapshot that could not even be taken."""
+        future: Future[Path] = Future()
+        future.set_exception(error)
+        self._settle(time.monotonic(), future)
+        return future
+
     def go_on(self, snapshot: Snapshot) -> None:
         """Counts on from the snapshot that the run goes on with."""
         self.number = int(snapshot.state.get("number", 0))

@@ -82,7 +82,8 @@ def test_an_operator_changes_a_run_that_goes_on(tiny_file: Path, tmp_path: Path,
     assert ask(run, "set losses.entropy 0.125", use_inbox=True)["holds"]["losses.entropy"] == 0.125
     assert ask(run, "status")["router_temperature"] == 0.1 + 0.2
     wait_until(lambda: float(rows(run)[-1]["router_temperature"]) == 0.1 + 0.2, process)
-    for refused in ("set router_temperature -1", "set temperatur 1", "release learning_rate", "set learning_rate -0.1"):
+    senseless = ["set temperatur 1", "release learning_rate", "set reward.score 1"]
+    for refused in ["set router_temperature -1", "set learning_rate -0.1", *senseless]:
         with pytest.raises(UserError):
             ask(run, refused)
     assert cli.main(["control", str(run), "status", "--json"]) == 0
@@ -147,6 +148,38 @@ def test_a_schedulers_warning_ends_in_a_snapshot_and_its_code(tiny_file: Path, t
     assert [int(row["frames"]) for row in rows(run)] == sorted({int(row["frames"]) for row in rows(run)})
 
 
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "metrics.csv").open(newline="") as file:
+def rows(run: Path, name: str = "metrics.csv") -> list[dict[str, str]]:
+    with (run / name).open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_a_full_disk_costs_snapshots_and_nothing_else(tiny_file: Path, tmp_path: Path, begin) -> None:
+    """A real file system of four mebibytes, full while the run goes on."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("only root can mount a small file system here")
+    try:
+        run, filler = disk / "run", disk / "filler"
+        process = begin("train", str(tiny_file), "--run-dir", str(run), LONG, "monitoring.every_seconds=0.2")
+        wait_until(lambda: ask(run, "status")["phase"] == "transition", process)
+        good = Path(ask(run, "snapshot")["snapshot"])
+        with pytest.raises(OSError, match="No space"):
+            filler.write_bytes(bytes(8 << 20))
+        with pytest.raises(UserError, match="No space left on device"):
+            ask(run, "snapshot")
+        before = ask(run, "status")
+        assert before["snapshot"] == str(good)
+        wait_until(lambda: ask(run, "status")["frames"] > before["frames"], process)
+        assert newest_good(run / "snapshots") == (good, [])
+        filler.unlink()
+        better = Path(ask(run, "snapshot")["snapshot"])
+        assert load(better).state["counters"]["frames"] > before["frames"]
+        ask(run, "stop")
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, "Traceback" in err) == (0, False), err
+        assert "no snapshot: [Errno 28] No space left on device" in out
+        episodes = [int(row["episode"]) for row in rows(run, "episodes.csv")]
+        assert episodes == list(range(1, len(episodes) + 1)), "what the disk refused was kept for later"
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True)

@@ -17,6 +17,7 @@ import yaml
 from rich.console import Console
 
 from polybeast_moe.errors import UserError
+from polybeast_moe.evaluation import figures
 from polybeast_moe.evaluation.report import PhaseRow, phase_table, print_phase_table, write_report
 from polybeast_moe.evaluation.report_data import read_run
 from polybeast_moe.evaluation.tables import bucket_shares, phase_rows, verdicts
@@ -166,6 +167,19 @@ def test_the_markdown_twin_has_the_same_numbers_and_its_figures_exist(run_dir: P
     assert sorted(figures) == sorted(path.name for path in (run_dir / "report").glob("*.png"))
     cells = {cell.strip() for line in markdown.splitlines() if line.startswith("|") for cell in line.split("|")}
     assert all(f">{cell}</t" in page for cell in cells - {"", "---", "---:"})
+
+
+def test_held_out_scores_are_a_curve_of_the_score_figure(run_dir: Path) -> None:
+    def labels() -> list[str]:
+        return list(figures.score_figure(read_run(run_dir)).axes[0].get_legend_handles_labels()[1])
+
+    assert "held-out games" not in labels()
+    lines = (run_dir / "metrics.csv").read_text().splitlines()
+    at = lines[0].split(",").index("held_out_score")
+    cells = lines[-1].split(",")
+    cells[at : at + 3] = ["12.5", "1.5", "1000"]  # score, standard error, frames
+    (run_dir / "metrics.csv").write_text("\n".join([*lines[:-1], ",".join(cells)]) + "\n")
+    assert "held-out games" in labels()
 
 
 def test_a_report_again_replaces_the_first(run_dir: Path) -> None:

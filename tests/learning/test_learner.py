@@ -15,6 +15,7 @@ from polybeast_moe import _C
 from polybeast_moe.config import LearnerConfig, OptimizerConfig, RewardConfig
 from polybeast_moe.learning.learner import Learner, UpdateReport, make_optimizer
 from polybeast_moe.learning.phases import LossSettings, Settings
+from polybeast_moe.learning.reward_scale import RewardScale
 from polybeast_moe.models.interface import Observation, PolicyOutput
 from polybeast_moe.runtime.rollouts import Batch
 
@@ -36,6 +37,7 @@ class TinyPolicy(nn.Module):
         self.router = nn.Linear(3, E)
         self.experts = nn.Linear(3, E * A)
         self.has_prior = False
+        self.mixes = False
         self.calls: list[dict[str, object]] = []
 
     def forward(self, observation: Observation, state: Tensor, *, routing, temperature, first, **asked) -> PolicyOutput:
@@ -51,6 +53,8 @@ class TinyPolicy(nn.Module):
         scores = torch.tanh(self.router(features))
         alpha = torch.softmax(scores / temperature, dim=-1)
         logits = self.actor(features)
+        if self.mixes:
+            logits = (alpha[:, :, None] * self.experts(features).unflatten(-1, (E, A))).sum(1)
         return PolicyOutput(
             logits=logits,
             value=self.critic(features).squeeze(1),
@@ -382,6 +386,28 @@ def test_updates_count_versions_and_the_lag_is_counted_in_them() -> None:
     assert learner.update(mixed, phase(1e-3)).diagnostics["policy_lag"] == pytest.approx(2 - 1)
 
 
+def test_what_a_new_phase_makes_of_the_same_weights_is_measured_once() -> None:
+    policy = TinyPolicy()
+    policy.mixes = True
+    learner, batch = Learner(policy, config()), make_batch(ENDS)
+    warm, cold = phase(1e-2), replace(phase(1e-2, temperature=0.2), phase="next")
+    assert "boundary_kl" not in learner.update(batch, warm).diagnostics
+    with torch.no_grad():
+        before, after = (
+            torch.log_softmax(
+                policy(
+                    batch.observation, batch.initial_state, routing="", temperature=temperature, first=batch.first
+                ).logits,
+                -1,
+            )[: T * B]
+            for temperature in (1.0, 0.2)
+        )
+    measured = learner.update(batch, cold).diagnostics["boundary_kl"]
+    assert measured == pytest.approx((before.exp() * (before - after)).sum(-1).mean().item(), rel=1e-4)
+    assert measured > 1e-4
+    assert "boundary_kl" not in learner.update(batch, cold).diagnostics
+
+
 def test_a_policy_on_its_own_data_clips_no_ratio() -> None:
     """Rounding alone, which differs with the batch's size, is no ratio above one."""
     batch = make_batch(ENDS)
@@ -393,6 +419,45 @@ def test_a_policy_on_its_own_data_clips_no_ratio() -> None:
     report = Learner(policy, config(clip_rho=1.0)).update(replace(batch, behaviour_logits=jitter), phase())
     assert report.diagnostics["rho_clip_share"] == 0
     assert report.diagnostics["behaviour_kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_several_passes_are_as_many_updates_of_the_same_batch() -> None:
+    batch = make_batch(ENDS)
+    learner, policy, report = update(batch, phase(1e-2), passes=3)
+    alone, other, first = update(batch, phase(1e-2))
+    assert report.diagnostics == pytest.approx(first.diagnostics)  # of the first pass
+    for _ in range(2):
+        alone.update(batch, phase(1e-2))
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in policy.state_dict().items())
+    assert (learner.version, alone.version) == (1, 3)
+
+
+def test_normalised_rewards_are_blind_to_their_scale_and_keep_their_zero() -> None:
+    batch, seen = make_batch(ENDS), []
+    for scale in (1.0, 50.0):
+        reward = RewardConfig(transform="none", normalise=True)
+        learner, _, report = update(replace(batch, reward=batch.reward * scale), phase(), reward=reward)
+        seen.append(report.diagnostics["loss_baseline"])
+    assert seen[0] == pytest.approx(seen[1], rel=1e-5)
+    by_hand = batch.reward / batch.reward.square().mean().sqrt()
+    _, _, wanted = update(replace(batch, reward=by_hand), phase(), reward=RewardConfig(transform="none"))
+    assert seen[0] == pytest.approx(wanted.diagnostics["loss_baseline"], rel=1e-5)
+    twin = Learner(TinyPolicy(), config(reward=reward))
+    twin.restore(copy.deepcopy(learner.optimizer_state()), learner.version)
+    calm = replace(batch, reward=batch.reward)
+    for one in (learner, twin):  # the scale of 50 is remembered
+        assert one.update(calm, phase()).diagnostics["loss_baseline"] < 0.9 * seen[0]
+
+
+def test_the_scale_of_rewards_is_a_mean_over_updates_without_the_bias_of_its_beginning() -> None:
+    scale, rewards = RewardScale(), torch.tensor([[3.0, 4.0]])
+    for _ in range(3):
+        assert scale.normalised(rewards).square().mean().item() == pytest.approx(1)
+    assert torch.isnan(scale.normalised(torch.full((1, 2), math.nan))).all()
+    assert scale.normalised(rewards).square().mean().item() == pytest.approx(1)  # nothing of it was kept
+    for _ in range(1000):
+        scale.normalised(10 * rewards)
+    assert scale.normalised(10 * rewards).square().mean().item() == pytest.approx(1, rel=1e-3)
 
 
 def test_restoring_goes_on_exactly() -> None:

@@ -53,26 +53,30 @@ def test_a_phases_end_forgets_its_holds():
 def test_a_held_temperature_suspends_the_loop_which_goes_on_from_there():
     inside, _, _ = at(1000, at(0)[0])
     held, _, _ = hold("temperature", 0.3, allow)(PHASES, inside, Counters(1000, 0, 1000))
-    later, settings, _ = at(1100, held, {"alpha_entropy": 0.1})
+    later, settings, _ = at(1100, held, {"matching_temperature": 0.6})
     assert settings.temperature == 0.3
     freed, settings, _ = release("temperature")(PHASES, later, Counters(1100, 0, 1100))
     assert settings.temperature == 0.3
-    assert at(1200, freed, {"alpha_entropy": 0.1})[1].temperature > 0.3
+    assert at(1200, freed, {"matching_temperature": 0.6})[1].temperature > 0.3
     with pytest.raises(UserError, match=r"out of the phase's bounds \[0.1, 2\]"):
         hold("temperature", 3.0, allow)(PHASES, inside, Counters(1000, 0, 1000))
 
 
 def test_the_loops_target_can_be_held():
-    inside, _, _ = at(1000, at(0)[0])
-    held, before, _ = hold("target_alpha_entropy", 1.2, allow)(PHASES, inside, Counters(1000, 0, 1000))
-    assert at(1100, held, {"alpha_entropy": 0.8})[1].temperature > before.temperature
+    inside, before, _ = at(1000, at(0)[0])
+    assert before.target_alpha_entropy == 0.4
+    held, settings, [event] = hold("target_alpha_entropy", 1.2, allow)(PHASES, inside, Counters(1000, 0, 1000))
+    assert settings.target_alpha_entropy == at(1100, held)[1].target_alpha_entropy == 1.2
+    assert (event.old, event.new) == ("alpha entropy target 0.4", 1.2)
 
 
-@pytest.mark.parametrize("key", ["losses.policy", "losses.entropy", "losses.load_balance", "losses.alpha_entropy"])
-def test_every_loss_can_be_held(key):
+@pytest.mark.parametrize("key", [key for key in PHASES[0].schedules() if "." in key])
+def test_every_loss_and_reward_can_be_held(key):
     begun, _, _ = at(0)
     _, settings, [event] = hold(key, 0.125, allow)(PHASES, begun, Counters())
-    assert getattr(settings.losses, key.partition(".")[2]) == 0.125
+    section, name = key.split(".")
+    inside = getattr(settings, section)
+    assert (inside[name] if section == "reward" else getattr(inside, name)) == 0.125
     assert (event.key, event.new) == (key, 0.125)
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polybeast_moe.config import PhaseConfig, Ramp, RewardWeights
+from polybeast_moe.config import PhaseConfig, Piecewise, Ramp, RewardWeights, Until
 from polybeast_moe.errors import UserError
 from polybeast_moe.learning.phases import ControllerState, Counters, LossSettings, PhaseEvent, Settings, advance
 from polybeast_moe.learning.schedules import value_at
@@ -219,6 +219,20 @@ def test_a_threshold_counts_from_the_phases_first_update_on():
     assert events == []
 
 
+def test_a_threshold_with_patience_must_hold_for_so_many_updates_in_a_row():
+    first = METRIC_PHASES[0].model_copy(update={"until": Until(metric="mean_episode_score", above=20, patience=3)})
+    state, story = ControllerState(), []
+    for update, score in enumerate([99, 21, 22, 19, 21, 22, 23, 5]):
+        metrics = {"mean_episode_score": score}
+        for _ in range(2):  # asked twice, an update counts once
+            state, settings, _ = advance((first, *METRIC_PHASES[1:]), state, Counters(update, 0, update), metrics)
+            state = ControllerState.from_dict(json.loads(json.dumps(state.to_dict())))
+        story.append(settings.phase)
+    assert story == ["first"] * 6 + ["second"] * 2
+    with pytest.raises(ValueError, match="patience goes with a metric"):
+        Until(frames=9, patience=2)
+
+
 def test_ramps_need_a_phase_of_known_length():
     for moving in (
         {"temperature": {"from": 1, "to": 2}},
@@ -237,6 +251,23 @@ def test_shapes_of_ramps(shape, middle):
     quarter = value_at(ramp, 0.25)
     if shape == "cosine":
         assert quarter == pytest.approx(1.0 - 0.9 * (1 - math.sqrt(0.5)) / 2)
+
+
+def test_a_piecewise_schedule_goes_from_point_to_point():
+    path = Piecewise(points=[(0, 1.0), (0.25, 0.5), (1, 0.2)])
+    values = [value_at(path, progress) for progress in (-1, 0, 0.125, 0.25, 0.625, 1, 2)]
+    assert values == pytest.approx([1.0, 1.0, 0.75, 0.5, 0.35, 0.2, 0.2])
+    phases = (CURRICULUM[0].model_copy(update={"temperature": path}), *CURRICULUM[1:])
+    _, settings, events = walk(phases, [(0, 0), (250, 0), (625, 0)])
+    assert [now.temperature for now in settings] == pytest.approx([1.0, 0.5, 0.35])
+    assert ("temperature", "piecewise 1 to 0.5 to 0.2") in [(event.key, event.new) for event in events]
+    for points in ([(0, 1.0)], [(0.1, 1.0), (1, 2.0)], [(0, 1.0), (0.5, 2.0)], [(0, 1.0), (0, 2.0), (1, 0.0)]):
+        with pytest.raises(ValueError, match="points"):
+            Piecewise(points=points)
+    with pytest.raises(ValueError, match="must stay above 0"):
+        PhaseConfig(
+            name="x", until={"frames": 1}, routing="softmax", temperature={"points": [[0, 1], [0.5, 0], [1, 1]]}
+        )
 
 
 positive = st.floats(1e-6, 1e6)
@@ -261,9 +292,9 @@ def closed_loop(target, routing="sparsemax", **more):
     ("temperature", "matching", "wanted"),
     [
         (1.0, 1.0, 1.0),  # on target
-        (1.0, 0.81, 0.9),  # half of the way, in logarithms
-        (0.5, 0.605, 0.55),
-        (1.0, 0.06, math.exp(-0.5)),  # one step's most
+        (1.0, 0.9, 0.9**0.7),  # 0.7 of the way, in logarithms
+        (0.5, 0.605, 0.5 * 1.21**0.7),
+        (1.0, 0.06, math.exp(-0.2)),  # one step's most, less downwards
         (1.0, 700.0, math.exp(0.5)),
         (1.0, math.nan, 1.0),
         (1.0, None, 1.0),
@@ -283,6 +314,17 @@ def test_one_step_of_the_closed_loop(temperature, matching, wanted):
     assert again == settings  # one step an update, however often it is asked
 
 
+def test_the_loop_expects_half_of_the_last_change_again():
+    phases = closed_loop(0.4)
+    state, _, _ = advance(phases, ControllerState(), Counters(), {})
+    state, one, _ = advance(phases, state, Counters(1, 0, 1), {"matching_temperature": 1.0})
+    state, two, _ = advance(phases, state, Counters(2, 0, 2), {"matching_temperature": 1.1})
+    assert (one.temperature, state.matching) == (1.0, 1.1)
+    assert two.temperature == pytest.approx((1.1 * 1.1**0.5) ** 0.7)
+    state, same, _ = advance(phases, state, Counters(3, 0, 3), {})  # nothing measured, nothing forgotten
+    assert (same.temperature, state.matching) == (two.temperature, 1.1)
+
+
 def test_the_loop_does_not_wind_up_at_its_bounds():
     phases = closed_loop(0.4)
     state, _, _ = advance(phases, ControllerState(), Counters(), {})
@@ -290,7 +332,7 @@ def test_the_loop_does_not_wind_up_at_its_bounds():
         state, settings, _ = advance(phases, state, Counters(update, 0, update), {"matching_temperature": 1000.0})
     assert settings.temperature == pytest.approx(10.0)
     state, settings, _ = advance(phases, state, Counters(500, 0, 500), {"matching_temperature": 0.3})
-    assert settings.temperature < 6.1  # it comes back at once
+    assert settings.temperature < 8.2  # it comes back at once
 
 
 class Router:
@@ -322,9 +364,9 @@ def test_the_loop_settles_a_noisy_router_on_a_ramp(routing, sharpness):
         entropies.append(entropy.item())
         metrics = {"matching_temperature": matching_temperature(scores, settings.target_alpha_entropy, routing)}
         state, settings, _ = advance(phases, state, Counters(update * 250, 0, update), metrics)
-    begun = round(abs(math.log(settings.temperature)) / 0.5) + 20  # steps that the way there takes, at most
+    begun = round(abs(math.log(settings.temperature)) / 0.2) + 20  # steps that the way there takes, at most
     in_band = [0.3 <= entropy <= 0.5 for entropy in entropies[begun:]]
-    assert sum(in_band) > 0.97 * len(in_band)
+    assert sum(in_band) > 0.95 * len(in_band)
     ramp = [0.45 - 0.1 * update / 400 for update in range(1, 400)]
     errors = [entropy - wanted for entropy, wanted in zip(entropies, ramp, strict=True)]
     last = [abs(error) for error in errors[350:]]

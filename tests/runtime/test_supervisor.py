@@ -178,8 +178,8 @@ def test_everybody_dies_with_the_learner_and_the_next_start_sweeps(
     environment = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as learner:
         try:
-            assert wait_until(lambda: len(psutil.Process(learner.pid).children()) == 3)
-            assert moment == "while they start" or wait_until(lambda: any(run.glob("snapshots/step-*")))
+            assert wait_until(lambda: len(psutil.Process(learner.pid).children()) == 3, 60)
+            assert moment == "while they start" or wait_until(lambda: any(run.glob("snapshots/step-*")), 60)
             children = psutil.Process(learner.pid).children()
         finally:
             learner.kill()

@@ -1,0 +1,54 @@
+"""What ranks make of an update together, without processes."""
+
+from __future__ import annotations
+
+import pytest
+from torch import nn
+
+from polybeast_moe.errors import RunFailed
+from polybeast_moe.learning.crew import Part, Standing, digest, together, until
+from polybeast_moe.learning.learner import UpdateReport
+
+
+def part(frames: int, entropy: float, alpha: list[float], norm: float = 2.0, episodes: int = 0) -> Part:
+    diagnostics = {"alpha_entropy": entropy, "grad_norm": norm} if frames else {"grad_norm": norm}
+    return Part(frames, UpdateReport(diagnostics, alpha, True), [{"score": frames} for _ in range(episodes)], ["hello"])
+
+
+def test_means_are_weighted_by_frames_and_the_gradient_is_everybodys() -> None:
+    seen = together([part(30, 1.0, [1.0, 0.0], episodes=1), part(0, 0.0, []), part(10, 0.2, [0.2, 0.8], episodes=2)])
+    assert seen.frames == 40
+    assert seen.report.diagnostics == {"alpha_entropy": pytest.approx(0.8), "grad_norm": 2.0}
+    assert seen.report.mean_alpha == pytest.approx([0.8, 0.2])
+    assert [episode["score"] for episode in seen.episodes] == [30, 10, 10]
+    assert seen.messages == ["rank 0: hello", "rank 1: hello", "rank 2: hello"]
+
+
+def test_a_gradient_that_is_not_finite_is_everybodys_too() -> None:
+    nan = float("nan")
+    assert together([part(30, 1.0, [1.0], nan), part(30, 1.0, [1.0], nan)]).report.diagnostics["grad_norm"] != 0
+
+
+def test_ranks_that_applied_different_gradients_do_not_go_on() -> None:
+    with pytest.raises(RunFailed, match=r"different gradients: rank 0 2\.0, rank 1 2\.5"):
+        together([part(30, 1.0, [1.0]), part(30, 1.0, [1.0], norm=2.5)])
+
+
+def test_a_digest_is_of_every_weight() -> None:
+    layer = nn.Linear(2, 2)
+    before = digest(layer)
+    assert digest(layer) == before
+    nn.init.constant_(layer.bias[1:], float(layer.bias[1]) + 1e-6)
+    assert digest(layer) != before
+
+
+def test_patience_ends_and_so_does_an_interrupted_wait() -> None:
+    assert until(0.0, lambda: False)()
+    assert not until(60.0, lambda: False)()
+    assert until(60.0, lambda: True)()
+
+
+def test_a_rank_that_was_not_there_has_no_state() -> None:
+    standing = Standing({}, {}, 0, 0, [{"of": 1}])
+    assert standing.of(1) == {"of": 1}
+    assert standing.of(2) is None
