@@ -219,6 +219,11 @@ def measured(table: list[dict[str, str]]) -> list[dict[str, str]]:
     return [{key: value for key, value in row.items() if not key.endswith(OF_THE_MACHINE)} for row in table]
 
 
+def _differences(one: list[dict[str, str]], other: list[dict[str, str]]) -> str:
+    columns = {key for a, b in zip(one, other, strict=False) for key in a if a[key] != b.get(key)}
+    return f"{len(one)} and {len(other)} rows, differing in {', '.join(sorted(columns)) or 'none that both have'}"
+
+
 def require_same(killed: Path, whole: Path) -> None:
     """Bit for bit."""
     one, other = (load(all_snapshots(path / "snapshots")[-1]) for path in (killed, whole))
@@ -227,7 +232,7 @@ def require_same(killed: Path, whole: Path) -> None:
     require(_optimizer(one) == _optimizer(other), "the optimiser is the same")
     require(one.state["runtime"] == other.state["runtime"], "games stand where they stood")
     tables = [measured(rows(path / "metrics.csv")) for path in (killed, whole)]
-    require(tables[0] == tables[1], "every figure is the same")
+    require(tables[0] == tables[1], f"every figure is the same: {_differences(*tables)}")
     episodes = [(path / "episodes.csv").read_bytes() for path in (killed, whole)]
     require(episodes[0] == episodes[1], "every episode is the same")
 
