@@ -30,6 +30,8 @@ class Guard(Section):
             raise ValueError("give exactly one of below, above")
         if (self.multiply is None) == (self.add is None):
             raise ValueError("give exactly one of multiply, add")
+        if self.add is not None and self.add < 0 and self.setting in ("temperature", "learning_rate"):
+            raise ValueError(f"add would take {self.setting} below 0: multiply it by less than 1")
         low, high = self.below, self.above
         if self.release is not None and (
             (low is not None and self.release < low) or (high is not None and self.release > high)

@@ -29,7 +29,8 @@ def guarded(
     states, events = dict(state.guards), []
     for name, guard in guards.items():
         before = states.get(name, GuardState())
-        states[name] = now = _moved(guard, before, metrics.get(guard.metric, math.nan))
+        within = replace(before, level=min(before.level, guard.levels))  # a resume may have lowered the highest
+        states[name] = now = _moved(guard, within, metrics.get(guard.metric, math.nan))
         settings = _applied(guard, now.level, settings, state.holds)
         if now.level != before.level:
             levels = (float(before.level), float(now.level))
