@@ -187,10 +187,15 @@ class Learner:
         return state if self._reward_scale is None else {**state, "reward_scale": self._reward_scale.state()}
 
     def restore(self, optimizer_state: dict[str, Any], version: int) -> None:
-        """Goes on from a snapshot's optimiser state and policy version."""
+        """Goes on from a snapshot's optimiser state and policy version, with the options of the configuration."""
         if self._reward_scale is not None and "reward_scale" in optimizer_state:
             self._reward_scale.restore(optimizer_state["reward_scale"])
-        self._optimizer.load_state_dict({key: optimizer_state[key] for key in ("state", "param_groups")})
+        own, saved = self._optimizer.state_dict()["param_groups"], optimizer_state["param_groups"]
+        groups = [  # load_state_dict alone would bring the options back, too
+            {**options, "params": group["params"], "lr": group["lr"]}
+            for options, group in zip(own, saved, strict=True)
+        ]
+        self._optimizer.load_state_dict({"state": optimizer_state["state"], "param_groups": groups})
         self._rollback = Rollback(self._policy, self._optimizer, self._config.rollback)
         self.version = version
 
