@@ -31,7 +31,7 @@ class UpdateReport(NamedTuple):
     diagnostics: dict[str, float]
     mean_alpha: list[float]
     applied: bool
-    """False when the loss or its gradient was not finite: the weights are as they were."""
+    """False when the loss or its gradient was not finite at some pass, which left the weights as they were."""
     rolled_back: bool = False
     """After a run of such updates: the weights are the last good ones again."""
 
@@ -86,17 +86,17 @@ class Learner:
             return measured[-1].total
 
         grad_norm = self._step(loss, share, settings.learning_rate)
-        applied = math.isfinite(grad_norm)
-        report = UpdateReport({"grad_norm": grad_norm}, [], applied)
+        stepped = [math.isfinite(grad_norm)]
+        report = UpdateReport({"grad_norm": grad_norm}, [], stepped[0])
         if measured:
             assert batch is not None
             report = self._report(batch, settings, measured[0], report)
         for _ in range(self._config.passes - 1):
-            applied &= math.isfinite(self._step(loss, share, settings.learning_rate))
-        report = report._replace(applied=applied)
+            stepped.append(math.isfinite(self._step(loss, share, settings.learning_rate)))
+        report = report._replace(applied=all(stepped))
         self._before = settings
-        rolled_back = self._rollback.watch(applied)
-        self.version += applied or rolled_back  # whoever plays takes both over
+        rolled_back = self._rollback.watch(report.applied)
+        self.version += any(stepped) or rolled_back  # whoever plays takes both over
         return report._replace(rolled_back=rolled_back)
 
     def _losses(self, batch: Batch, settings: Settings, share: float) -> _Losses:

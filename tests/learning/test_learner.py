@@ -353,6 +353,18 @@ def poison_behaviour(batch: Batch, policy: TinyPolicy) -> Batch:
     return replace(batch, behaviour_logits=torch.full_like(batch.behaviour_logits, math.nan))
 
 
+def test_who_goes_on_has_the_configured_options_and_the_saved_state() -> None:
+    policy = TinyPolicy()
+    before = Learner(policy, config(optimizer=OptimizerConfig(weight_decay=0.5, betas=(0.5, 0.6))))
+    before.update(make_batch(ENDS), phase(1e-3))
+    after = Learner(policy, config(optimizer=OptimizerConfig(weight_decay=0.25)))
+    after.restore(copy.deepcopy(before.optimizer_state()), before.version)
+    saved, (group,) = before.optimizer_state()["state"], after.optimizer_state()["param_groups"]
+    assert (group["weight_decay"], group["betas"], group["lr"]) == (0.25, (0.9, 0.999), 1e-3)
+    for index, state in after.optimizer_state()["state"].items():
+        assert all(torch.equal(value, saved[index][key]) for key, value in state.items())
+
+
 def too_large_for_a_float(batch: Batch, policy: TinyPolicy) -> Batch:
     """The squared error overflows before its gradient does."""
     return replace(batch, reward=torch.full_like(batch.reward, 3e19))
