@@ -217,6 +217,7 @@ class Trainer:
         began = time.monotonic()
         self._runtime.rest(_PAUSE_SECONDS)
         self._crew.rest()
+        self._crew.pass_on_stop(self._stop)
         paused = time.monotonic() - began
         self._began += paused
         self._row_at += paused
@@ -268,8 +269,8 @@ class Trainer:
     def change(self, changer: operator.Changer) -> None:
         """Changes what the phase controller decides; the next inference and the next update know it."""
         before = self._settings
-        self._controller, self._settings, events = changer(self._config.phases, self._controller, self._counters)
-        self._keep_events(events)
+        changed = changer(self._config.phases, self._controller, self._counters)
+        self._settings = self._take(*changed, metrics={})
         self._tell_runtime()
         if self._settings.phase != before.phase or self._controller.finished:
             self._report(before, due=self._window.frames > 0)
@@ -330,13 +331,16 @@ class Trainer:
             self._console.log("too many updates were skipped in a row: the last good weights are back")
 
     def _advance(self, metrics: dict[str, float]) -> Settings:
-        """Asks the phase controller for the settings of the next update and keeps its events."""
+        """Asks the phase controller for the settings of the next update; `metrics`: of one just made, if any."""
         scores = self._window.scores
-        known = {**metrics, "mean_episode_score": statistics.fmean(scores)} if scores else metrics
-        self._controller, settings, events = advance(self._config.phases, self._controller, self._counters, known)
-        self._controller, settings, moved = guarded(
-            self._config.guards, self._controller, settings, known, self._counters
-        )
+        known = {**metrics, "mean_episode_score": statistics.fmean(scores)} if metrics and scores else metrics
+        return self._take(*advance(self._config.phases, self._controller, self._counters, known), metrics=known)
+
+    def _take(
+        self, controller: ControllerState, settings: Settings, events: list[PhaseEvent], metrics: dict[str, float]
+    ) -> Settings:
+        """Keeps what the controller has decided and its events; returns the settings as the guards want them."""
+        self._controller, settings, moved = guarded(self._config.guards, controller, settings, metrics, self._counters)
         self._keep_events([*events, *moved])
         return settings
 
@@ -412,13 +416,14 @@ class Trainer:
             "controller": self._controller.to_dict(),
             "metrics_window": self._window.state(),
             "sinks": self._sinks.state(),
+            "skipped_updates": self._skipped,
             "starts": self._starts,
             "runtime": self._runtime.state(),
             "random": random_states(),
             "ranks": self._crew.states(self._policy),
             "graph": self._graph_hash,
             "held_out": self._held_out.state(),
-            "config": self._config.to_plain(),
+            "config": self._given.to_plain(),  # what was chosen for this machine is not for the next
         }
 
     def _restore(self, snapshot: Snapshot) -> None:
@@ -427,11 +432,13 @@ class Trainer:
         with resuming.well_formed(snapshot):
             state = snapshot.state
             advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum without its phase
+            self._skipped = int(state.get("skipped_updates", 0))
             self._starts = state["starts"] + 1
             self._began = time.monotonic() - state["wall_seconds"]
             self._snapshots.go_on(snapshot)
             if "held_out" in state:
                 self._held_out.restore(state["held_out"])
+                self._snapshots.kept = self._held_out.kept
             self._sinks.restore(state["sinks"])  # refuses files that cannot be cut back; nothing is refused after it
         resuming.tell_of_other_versions(snapshot, self._console.log)
         changes = self._run_dir.changes(self._given)
@@ -445,6 +452,9 @@ class Trainer:
             resuming.restore_weights(self._policy, origin.snapshot, self._graph_hash)
         else:
             self._take_over(origin.snapshot)
+            self._window.begin_anew()
+            with resuming.well_formed(origin.snapshot):
+                self._starts = origin.snapshot.state["starts"] + 1  # so that none of its games is played again
             self._controller, events = operator.change_curriculum(self._controller, self._config.phases, self._counters)
         self._keep_events([operator.origin_event(origin.describe(), self._counters), *events])
 

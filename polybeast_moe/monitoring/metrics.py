@@ -138,6 +138,11 @@ class MetricsWindow:
         self._alpha_frames = state["alpha_frames"]
         self._seconds = dict(state["seconds"])
 
+    def begin_anew(self) -> None:
+        """Forgets the row under way and the run's clock, for a run that begins with another one's; episodes stay."""
+        self._wall_seconds = 0.0
+        self._clear()
+
     def _clear(self) -> None:
         self._frames = 0
         self._sums = {}
