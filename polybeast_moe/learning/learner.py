@@ -192,8 +192,7 @@ class Learner:
             self._reward_scale.restore(optimizer_state["reward_scale"])
         own, saved = self._optimizer.state_dict()["param_groups"], optimizer_state["param_groups"]
         groups = [  # load_state_dict alone would bring the options back, too
-            {**options, "params": group["params"], "lr": group["lr"]}
-            for options, group in zip(own, saved, strict=True)
+            {**options, "params": group["params"], "lr": group["lr"]} for options, group in zip(own, saved, strict=True)
         ]
         self._optimizer.load_state_dict({"state": optimizer_state["state"], "param_groups": groups})
         self._rollback = Rollback(self._policy, self._optimizer, self._config.rollback)
