@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from concurrent.futures import Future
 from dataclasses import asdict
@@ -290,8 +289,7 @@ class Trainer:
 
     def _advance(self, metrics: dict[str, float]) -> Settings:
         """Asks the phase controller for the settings of the next update; `metrics`: of one just made, if any."""
-        scores = self._records.window.scores
-        known = {**metrics, "mean_episode_score": statistics.fmean(scores)} if metrics and scores else metrics
+        known = metrics | self._records.window.episode_means() if metrics else metrics
         return self._take(*advance(self._config.phases, self._controller, self._counters, known), metrics=known)
 
     def _take(

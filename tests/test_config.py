@@ -319,6 +319,19 @@ def test_a_guard_moves_a_setting_of_the_phases(write):
     assert "fight each other" in complaint(file, hot, "phases.transition.temperature={target_alpha_entropy: 0.4}")
 
 
+def test_only_a_figure_of_an_update_ends_a_phase_or_raises_a_guard(write):
+    """A misspelt one would never come: the phase would have no end, the guard no effect."""
+    file = write(MINIMAL)
+    until = "phases.transition.until={metric: mean_episode_scor, above: 9}"
+    assert "until.metric: 'mean_episode_scor' is no figure of an update; did you mean 'mean_episode_score'?" in (
+        complaint(file, until, "phases.transition.temperature=1")
+    )
+    guard = "guards.hot={metric: gradnorm, above: 9, setting: learning_rate, multiply: 0.5}"
+    assert "guards.hot.metric: 'gradnorm' is no figure of an update; did you mean 'grad_norm'?" in complaint(
+        file, guard
+    )
+
+
 def test_a_guard_can_only_add_what_the_run_has(write):
     """What it adds to is weighed by no phase: it must be computable all the same."""
     file, limit = write(MINIMAL), "metric: grad_norm, above: 9"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
 from polybeast_moe.config.base import Section
+from polybeast_moe.config.metrics import Metric
 
 
 class Guard(Section):
@@ -14,7 +15,7 @@ class Guard(Section):
     metric is back behind `release` it sinks in the same way. Each level multiplies the setting, or adds to it.
     """
 
-    metric: str = Field(description="of an update, as metrics.csv names it")
+    metric: Metric = Field(description="of an update, as metrics.csv names it")
     below: FiniteFloat | None = None
     above: FiniteFloat | None = None
     release: FiniteFloat | None = Field(None, description="None: the limit itself")

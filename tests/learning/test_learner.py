@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from polybeast_moe import _C
 from polybeast_moe.config import LearnerConfig, OptimizerConfig, RewardConfig
+from polybeast_moe.config.metrics import METRICS
 from polybeast_moe.learning.learner import Learner, UpdateReport, make_optimizer
 from polybeast_moe.learning.phases import LossSettings, Settings
 from polybeast_moe.learning.reward_scale import RewardScale
@@ -351,6 +352,12 @@ def poison_rewards(batch: Batch, policy: TinyPolicy) -> Batch:
 
 def poison_behaviour(batch: Batch, policy: TinyPolicy) -> Batch:
     return replace(batch, behaviour_logits=torch.full_like(batch.behaviour_logits, math.nan))
+
+
+def test_the_configuration_knows_every_figure_of_an_update() -> None:
+    figures = set(Learner(TinyPolicy(), config()).update(make_batch(ENDS), phase(1e-3)).diagnostics)
+    sometimes = {"matching_temperature", "graph_spread", "mean_episode_score", "mean_episode_return"}
+    assert set(METRICS) - sometimes == figures
 
 
 def test_who_goes_on_has_the_configured_options_and_the_saved_state() -> None:
