@@ -316,7 +316,10 @@ def test_a_guard_moves_a_setting_of_the_phases(write):
     )
     hot = "guards.hot={metric: grad_norm, above: 9, setting: temperature, multiply: 2}"
     load_config(file, [hot])
-    assert "fight each other" in complaint(file, hot, "phases.transition.temperature={target_alpha_entropy: 0.4}")
+    steered = "phases.transition.temperature={target_alpha_entropy: 0.4}"
+    assert "fight each other" in complaint(file, hot, steered)
+    sharp = "guards.sharp={metric: grad_norm, above: 9, setting: losses.alpha_entropy, add: 0.1}"
+    assert "fight each other" in complaint(file, sharp, steered)
 
 
 def test_only_a_figure_of_an_update_ends_a_phase_or_raises_a_guard(write):

@@ -128,8 +128,11 @@ class RunConfig(Section):
                 what = f"{guard.setting!r} is no setting of a phase{nearest(guard.setting, settings)}"
                 raise misfit(("guards", name, "setting"), what)
             steered = any(isinstance(phase.temperature, EntropyTarget) for phase in self.phases)
-            if guard.setting == "temperature" and steered:
-                what = "a guard of the temperature and a target_alpha_entropy fight each other: keep one"
+            moves_entropy = guard.setting == "temperature" or (
+                guard.setting == "losses.alpha_entropy" and guard.add is not None
+            )
+            if moves_entropy and steered:
+                what = f"a guard of {guard.setting} and a target_alpha_entropy fight each other: keep one"
                 raise misfit(("guards", name, "setting"), what)
             lacks = self._graph_lacks(guard.setting) if guard.add is not None else None
             if lacks:

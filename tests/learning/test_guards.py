@@ -95,6 +95,12 @@ def test_levels_survive_a_resume_and_a_change_of_phase():
     assert later.guards == state.guards
 
 
+def test_a_loss_is_never_turned_round():
+    calm = EXPLOSION.model_copy(update={"setting": "losses.entropy", "multiply": None, "add": -0.008})
+    _, settings, _ = run({"calm": calm}, [{"grad_norm": 200.0}] * 3)
+    assert [now.losses.entropy for now in settings] == pytest.approx([0.002, 0.0, 0.0])
+
+
 def test_a_resume_with_fewer_levels_lets_a_guard_sink():
     states, _, _ = run({"collapse": COLLAPSE}, shares(*[0.0] * 7))
     assert states[-1].guards["collapse"].level == 2
