@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -182,14 +183,20 @@ class Learner:
             self._ranks.mean(torch.zeros(self._experts), 0.0)
 
     def optimizer_state(self) -> dict[str, Any]:
-        """Returns the optimiser's state, loadable without unpickling code."""
+        """Returns the optimiser's state and the learner's own, loadable without unpickling code."""
         state = self._optimizer.state_dict()
-        return state if self._reward_scale is None else {**state, "reward_scale": self._reward_scale.state()}
+        if self._reward_scale is not None:
+            state["reward_scale"] = self._reward_scale.state()
+        if self._before is not None:
+            state["settings"] = asdict(self._before)
+        return state
 
     def restore(self, optimizer_state: dict[str, Any], version: int) -> None:
         """Goes on from a snapshot's optimiser state and policy version, with the options of the configuration."""
         if self._reward_scale is not None and "reward_scale" in optimizer_state:
             self._reward_scale.restore(optimizer_state["reward_scale"])
+        if "settings" in optimizer_state:
+            self._before = Settings.from_dict(optimizer_state["settings"])
         own, saved = self._optimizer.state_dict()["param_groups"], optimizer_state["param_groups"]
         groups = [  # load_state_dict alone would bring the options back, too
             {**options, "params": group["params"], "lr": group["lr"]} for options, group in zip(own, saved, strict=True)

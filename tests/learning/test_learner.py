@@ -372,6 +372,16 @@ def test_who_goes_on_has_the_configured_options_and_the_saved_state() -> None:
         assert all(torch.equal(value, saved[index][key]) for key, value in state.items())
 
 
+def test_who_goes_on_at_a_phases_beginning_measures_it() -> None:
+    policy = TinyPolicy()
+    before, after = Learner(policy, config()), Learner(policy, config())
+    before.update(make_batch(ENDS), phase(1e-3))
+    after.restore(copy.deepcopy(before.optimizer_state()), before.version)
+    begun = replace(phase(1e-3), phase="another")
+    assert "boundary_kl" in after.update(make_batch(ENDS), begun).diagnostics
+    assert "boundary_kl" not in after.update(make_batch(ENDS), begun).diagnostics
+
+
 def too_large_for_a_float(batch: Batch, policy: TinyPolicy) -> Batch:
     """The squared error overflows before its gradient does."""
     return replace(batch, reward=torch.full_like(batch.reward, 3e19))
