@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from concurrent.futures import Future
 from dataclasses import asdict
@@ -27,24 +26,20 @@ from polybeast_moe.learning import operator
 from polybeast_moe.learning.crew import Begin, Crew
 from polybeast_moe.learning.distributed import ALONE, Ranks
 from polybeast_moe.learning.guards import guarded
-from polybeast_moe.learning.learner import Learner, UpdateReport
+from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import (
     ControllerState,
     Counters,
     PhaseEvent,
     Settings,
     advance,
-    phase_progress,
-    run_progress,
 )
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.console import Console
-from polybeast_moe.monitoring.make import make_sinks
-from polybeast_moe.monitoring.metrics import MetricsWindow
-from polybeast_moe.monitoring.resources import ProcessMeter, usable_cores
-from polybeast_moe.monitoring.sinks import Sinks
+from polybeast_moe.monitoring.resources import usable_cores
 from polybeast_moe.monitoring.status import Status
 from polybeast_moe.ops.backends import select_mixture
+from polybeast_moe.records import Records
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.defaults import with_defaults
@@ -130,11 +125,8 @@ class Trainer:
         self._counters = Counters()
         self._controller = ControllerState()
         self._starts = 0
-        self._skipped = 0
-        self._began = time.monotonic()
-        self._meter = ProcessMeter()
-        self._last_row: dict[str, Any] = {}
-        self._row_at = self._snapshot_at = self._began
+        self._snapshot_at = time.monotonic()
+        self._records = Records(config, run_dir.path, console)
 
         seed_all(config.seed)
         graph = configured_graph(config)
@@ -142,9 +134,7 @@ class Trainer:
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
         select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
         self._learner = Learner(self._policy, config.learner, ranks, experts=len(config.policy.expert_names))
-        self._window = MetricsWindow(config.policy.expert_names)
         self._recorder = EpisodeRecorder(config.env, run_dir.replays, config.monitoring.replays, console.log)
-        self._sinks = Sinks(make_sinks(config, run_dir.path), console.log)
         self._snapshots = SnapshotWriter(
             run_dir.snapshots,
             keep_last=config.snapshots.keep_last,
@@ -153,7 +143,6 @@ class Trainer:
             log=console.log,
         )
         self._held_out = HeldOutEvaluation(config.evaluation, usable_cores(), run_dir.log, console.log)
-        self._held_out_figures: dict[str, float] = {}
         if snapshot is not None:
             self._restore(snapshot)
         elif origin is not None:
@@ -161,8 +150,7 @@ class Trainer:
         self._crew.share(self._policy, self._learner, self._starts, snapshot.state if snapshot is not None else {})
         self._runtime = self._make_runtime(package, games)
         if snapshot is not None:
-            self._began += resuming.restore_games(self._runtime, snapshot, console.log)
-        self._busy = self._runtime.busy_seconds()
+            self._records.stand_still(resuming.restore_games(self._runtime, snapshot, console.log))
         self._desk = Desk(ControlServer(run_dir.path, games, console.log), self, config)
 
     def run(self, stop: StopRequests) -> None:
@@ -182,7 +170,7 @@ class Trainer:
         if stop():
             self._console.log("stopping: a snapshot is taken; a second signal would end the run without it")
             self.take_snapshot("signal")  # before the row below, which a resumed run writes as part of a longer one
-            self._report(self._settings, due=self._window.frames > 0)
+            self._report(self._settings, due=self._records.window.frames > 0)
 
     def _update(self, rollouts: list[Rollout]) -> None:
         """Learns from rollouts, and does what is due then: metrics, the next settings, a snapshot."""
@@ -204,7 +192,7 @@ class Trainer:
     def _look_after_others(self) -> None:
         """Takes note of snapshots that were written and evaluations that have ended."""
         self._snapshots.look()
-        self._held_out_figures |= self._held_out.look(self._snapshots.newest)
+        self._records.held_out(self._held_out.look(self._snapshots.newest))
         self._snapshots.kept = self._held_out.kept
 
     def _interrupted(self) -> bool:
@@ -217,19 +205,16 @@ class Trainer:
         began = time.monotonic()
         self._runtime.rest(_PAUSE_SECONDS)
         self._crew.rest()
-        paused = time.monotonic() - began
-        self._began += paused
-        self._row_at += paused
-        self._console.update(self._status(self._settings, time.monotonic()))
+        self._crew.pass_on_stop(self._stop)
+        self._records.stand_still(time.monotonic() - began)
+        self._console.update(self._status(self._settings))
 
     def _wait_for_start_up(self) -> None:
         """Starts games and processes; the run's clock stands still meanwhile."""
         began = time.monotonic()
         self._runtime.start(self._interrupted)
-        waited = time.monotonic() - began
-        self._began += waited
-        self._row_at = self._snapshot_at = time.monotonic()
-        self._busy = self._runtime.busy_seconds()
+        self._snapshot_at = time.monotonic()
+        self._records.begin(self._snapshot_at - began, self._runtime.busy_seconds())
 
     def close(self) -> None:
         """Ends the games, writes what is still to be written and closes every file."""
@@ -237,14 +222,14 @@ class Trainer:
         self._runtime.close()
         self._held_out.close()
         self._snapshots.close()
-        self._sinks.close()
+        self._records.close()
 
     # What operators ask for (`control.desk.Controlled`).
 
     def status(self) -> dict[str, Any]:
         """Returns where the run stands, as JSON holds it."""
         newest = self._snapshots.newest
-        status = asdict(self._status(self._settings, time.monotonic()))
+        status = asdict(self._status(self._settings))
         return status | {
             "stopping": self._stop(),
             "holds": operator.as_shown(self._controller.holds),
@@ -268,11 +253,11 @@ class Trainer:
     def change(self, changer: operator.Changer) -> None:
         """Changes what the phase controller decides; the next inference and the next update know it."""
         before = self._settings
-        self._controller, self._settings, events = changer(self._config.phases, self._controller, self._counters)
-        self._keep_events(events)
+        changed = changer(self._config.phases, self._controller, self._counters)
+        self._settings = self._take(*changed, metrics={})
         self._tell_runtime()
         if self._settings.phase != before.phase or self._controller.finished:
-            self._report(before, due=self._window.frames > 0)
+            self._report(before, due=self._records.window.frames > 0)
             self.take_snapshot("phase_end")
 
     def _make_runtime(self, package: NlePackage, games: Path) -> Runtime:
@@ -296,55 +281,24 @@ class Trainer:
         seen = self._crew.update(self._learner, batch, episodes, settings)
         if seen is None:
             return None
-        frames, report, episodes = seen.frames, seen.report, seen.episodes
-        for line in seen.messages:
-            self._console.log(line)
-        self._tell_of_skipped(report)
-        number = self._counters.episodes
-        self._counters = Counters(self._counters.frames + frames, number + len(episodes), self._counters.updates + 1)
-        for episode in episodes:
-            self._window.episode(episode["score"], episode["return"])
-        self._sinks.episodes(
-            [
-                {"episode": number + i, "frames": self._counters.frames, "phase": settings.phase, **episode}
-                for i, episode in enumerate(episodes, start=1)
-            ]
-        )
-        if report.applied:
-            self._window.update(frames, report.diagnostics, report.mean_alpha)
-        self._window.spent("update", time.perf_counter() - began)
-        busy = self._runtime.busy_seconds()
-        for part, seconds in busy.items():
-            self._window.spent(part, seconds - self._busy[part])
-        self._busy = busy
-        return report.diagnostics
-
-    def _tell_of_skipped(self, report: UpdateReport) -> None:
-        if not report.applied:
-            self._skipped += 1
-            number = self._counters.updates + 1
-            self._console.log(
-                f"update {number} skipped: its loss or gradient was not finite ({self._skipped} since the start)"
-            )
-        if report.rolled_back:
-            self._console.log("too many updates were skipped in a row: the last good weights are back")
+        before = self._counters
+        self._counters = Counters(before.frames + seen.frames, before.episodes + len(seen.episodes), before.updates + 1)
+        self._records.learnt(seen, settings, self._counters)
+        self._records.spent(time.perf_counter() - began, self._runtime.busy_seconds())
+        return seen.report.diagnostics
 
     def _advance(self, metrics: dict[str, float]) -> Settings:
-        """Asks the phase controller for the settings of the next update and keeps its events."""
-        scores = self._window.scores
-        known = {**metrics, "mean_episode_score": statistics.fmean(scores)} if scores else metrics
-        self._controller, settings, events = advance(self._config.phases, self._controller, self._counters, known)
-        self._controller, settings, moved = guarded(
-            self._config.guards, self._controller, settings, known, self._counters
-        )
-        self._keep_events([*events, *moved])
-        return settings
+        """Asks the phase controller for the settings of the next update; `metrics`: of one just made, if any."""
+        known = metrics | self._records.window.episode_means() if metrics else metrics
+        return self._take(*advance(self._config.phases, self._controller, self._counters, known), metrics=known)
 
-    def _keep_events(self, events: list[PhaseEvent]) -> None:
-        for event in events:
-            self._sinks.event({"time": time.time(), **event.to_dict()})
-            if event.key == "phase":
-                self._console.log(f"phase {event.new} begins at {event.frames:,} frames, {event.episodes:,} episodes")
+    def _take(
+        self, controller: ControllerState, settings: Settings, events: list[PhaseEvent], metrics: dict[str, float]
+    ) -> Settings:
+        """Keeps what the controller has decided and its events; returns the settings as the guards want them."""
+        self._controller, settings, moved = guarded(self._config.guards, controller, settings, metrics, self._counters)
+        self._records.events([*events, *moved])
+        return settings
 
     def _tell_runtime(self) -> None:
         self._runtime.set_control(
@@ -356,42 +310,11 @@ class Trainer:
 
     def _report(self, settings: Settings, *, due: bool) -> None:
         """Writes a row of metrics when one is `due`, or after a while, and refreshes the console."""
-        now = time.monotonic()
-        if due or now - self._row_at >= self._config.monitoring.every_seconds:
-            self._row_at = now
-            health = {"memory_bytes": self._meter.family_bytes(), "restarts": self._runtime.restarts}
-            standing = {**self._standing(settings, now), **health, **self._held_out_figures}
-            self._last_row = self._window.row(updates=self._counters.updates, **standing)
-            self._held_out_figures = {}
-            self._sinks.metrics(self._last_row)
-        self._console.update(self._status(settings, now))
+        self._records.row(settings, self._counters, self._runtime.restarts, due=due)
+        self._console.update(self._status(settings))
 
-    def _standing(self, settings: Settings, now: float) -> dict[str, Any]:
-        """Where the run stands, under the names of `metrics.csv`."""
-        return {
-            "frames": self._counters.frames,
-            "episodes": self._counters.episodes,
-            "wall_seconds": now - self._began,
-            "phase": settings.phase,
-            "routing": settings.routing,
-            "router_temperature": settings.temperature,
-            "learning_rate": settings.learning_rate,
-            "skipped_updates": self._skipped,
-        }
-
-    def _status(self, settings: Settings, now: float) -> Status:
-        scores = self._window.scores
-        row = {**self._last_row, **self._standing(settings, now)}
-        return Status.from_row(
-            row,
-            self._config.policy.expert_names,
-            fraction=run_progress(self._config.phases, self._controller, self._counters),
-            phase_fraction=phase_progress(self._config.phases, self._controller, self._counters),
-            median_score=statistics.median(scores) if scores else None,
-            median_return=statistics.median(self._window.returns) if scores else None,
-            parts_take_turns=self._config.runtime.mode == "inline",
-            snapshot_age_seconds=now - self._snapshots.newest_at if self._snapshots.newest_at is not None else None,
-        )
+    def _status(self, settings: Settings) -> Status:
+        return self._records.status(settings, self._counters, self._controller, self._snapshots.newest_at)
 
     def take_snapshot(self, kind: str) -> Future[Path]:
         """Has a snapshot written and old ones pruned. A full disk costs the snapshot, not the run."""
@@ -408,17 +331,15 @@ class Trainer:
             "kind": kind,
             "counters": asdict(self._counters),
             "policy_version": self._learner.version,
-            "wall_seconds": time.monotonic() - self._began,
             "controller": self._controller.to_dict(),
-            "metrics_window": self._window.state(),
-            "sinks": self._sinks.state(),
+            **self._records.state(),
             "starts": self._starts,
             "runtime": self._runtime.state(),
             "random": random_states(),
             "ranks": self._crew.states(self._policy),
             "graph": self._graph_hash,
             "held_out": self._held_out.state(),
-            "config": self._config.to_plain(),
+            "config": self._given.to_plain(),  # what was chosen for this machine is not for the next
         }
 
     def _restore(self, snapshot: Snapshot) -> None:
@@ -428,14 +349,14 @@ class Trainer:
             state = snapshot.state
             advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum without its phase
             self._starts = state["starts"] + 1
-            self._began = time.monotonic() - state["wall_seconds"]
             self._snapshots.go_on(snapshot)
             if "held_out" in state:
                 self._held_out.restore(state["held_out"])
-            self._sinks.restore(state["sinks"])  # refuses files that cannot be cut back; nothing is refused after it
+                self._snapshots.kept = self._held_out.kept
+            self._records.restore(state)  # refuses files that cannot be cut back; nothing is refused after it
         resuming.tell_of_other_versions(snapshot, self._console.log)
         changes = self._run_dir.changes(self._given)
-        self._keep_events(operator.override_events(changes, self._controller, self._counters))
+        self._records.events(operator.override_events(changes, self._controller, self._counters))
         self._run_dir.write_config(self._given)
 
     def _begin_with(self, origin: Origin) -> None:
@@ -445,10 +366,13 @@ class Trainer:
             resuming.restore_weights(self._policy, origin.snapshot, self._graph_hash)
         else:
             self._take_over(origin.snapshot)
+            self._records.window.begin_anew()
+            with resuming.well_formed(origin.snapshot):
+                self._starts = origin.snapshot.state["starts"] + 1  # so that none of its games is played again
             self._controller, events = operator.change_curriculum(self._controller, self._config.phases, self._counters)
-        self._keep_events([operator.origin_event(origin.describe(), self._counters), *events])
+        self._records.events([operator.origin_event(origin.describe(), self._counters), *events])
 
     def _take_over(self, snapshot: Snapshot) -> None:
         self._counters, self._controller = resuming.take_over(
-            snapshot, self._policy, self._graph_hash, self._learner, self._window
+            snapshot, self._policy, self._graph_hash, self._learner, self._records.window
         )

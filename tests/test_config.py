@@ -316,4 +316,31 @@ def test_a_guard_moves_a_setting_of_the_phases(write):
     )
     hot = "guards.hot={metric: grad_norm, above: 9, setting: temperature, multiply: 2}"
     load_config(file, [hot])
-    assert "fight each other" in complaint(file, hot, "phases.transition.temperature={target_alpha_entropy: 0.4}")
+    steered = "phases.transition.temperature={target_alpha_entropy: 0.4}"
+    assert "fight each other" in complaint(file, hot, steered)
+    sharp = "guards.sharp={metric: grad_norm, above: 9, setting: losses.alpha_entropy, add: 0.1}"
+    assert "fight each other" in complaint(file, sharp, steered)
+
+
+def test_only_a_figure_of_an_update_ends_a_phase_or_raises_a_guard(write):
+    """A misspelt one would never come: the phase would have no end, the guard no effect."""
+    file = write(MINIMAL)
+    until = "phases.transition.until={metric: mean_episode_scor, above: 9}"
+    assert "until.metric: 'mean_episode_scor' is no figure of an update; did you mean 'mean_episode_score'?" in (
+        complaint(file, until, "phases.transition.temperature=1")
+    )
+    guard = "guards.hot={metric: gradnorm, above: 9, setting: learning_rate, multiply: 0.5}"
+    assert "guards.hot.metric: 'gradnorm' is no figure of an update; did you mean 'grad_norm'?" in complaint(
+        file, guard
+    )
+
+
+def test_a_guard_can_only_add_what_the_run_has(write):
+    """What it adds to is weighed by no phase: it must be computable all the same."""
+    file, limit = write(MINIMAL), "metric: grad_norm, above: 9"
+    smooth = f"guards.smooth={{{limit}, setting: losses.graph_smoothing, add: 0.1}}"
+    assert "guards.smooth.setting: losses.graph_smoothing needs graph.enabled: true" in complaint(file, smooth)
+    load_config(file, [smooth, "graph.enabled=true"])
+    assert not load_config(file).stores_reward_terms()
+    assert load_config(file, [f"guards.gold={{{limit}, setting: reward.gold, add: 0.1}}"]).stores_reward_terms()
+    assert not load_config(file, [f"guards.task={{{limit}, setting: reward.task, add: 0.1}}"]).stores_reward_terms()

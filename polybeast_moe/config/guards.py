@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
 
 from polybeast_moe.config.base import Section
+from polybeast_moe.config.metrics import Metric
 
 
 class Guard(Section):
@@ -14,7 +15,7 @@ class Guard(Section):
     metric is back behind `release` it sinks in the same way. Each level multiplies the setting, or adds to it.
     """
 
-    metric: str = Field(description="of an update, as metrics.csv names it")
+    metric: Metric = Field(description="of an update, as metrics.csv names it")
     below: FiniteFloat | None = None
     above: FiniteFloat | None = None
     release: FiniteFloat | None = Field(None, description="None: the limit itself")
@@ -30,6 +31,8 @@ class Guard(Section):
             raise ValueError("give exactly one of below, above")
         if (self.multiply is None) == (self.add is None):
             raise ValueError("give exactly one of multiply, add")
+        if self.add is not None and self.add < 0 and self.setting in ("temperature", "learning_rate"):
+            raise ValueError(f"add would take {self.setting} below 0: multiply it by less than 1")
         low, high = self.below, self.above
         if self.release is not None and (
             (low is not None and self.release < low) or (high is not None and self.release > high)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, PositiveFloat, PositiveInt, Tag, field_validator, model_validator
 
 from polybeast_moe.config.base import Section
+from polybeast_moe.config.metrics import Metric
 from polybeast_moe.config.schedules import (
     Number,
     PiecewiseForm,
@@ -54,7 +55,7 @@ class Until(Section):
 
     episodes: PositiveInt | None = None
     frames: PositiveInt | None = None
-    metric: str | None = None
+    metric: Metric | None = None
     above: float | None = None
     below: float | None = None
     patience: PositiveInt = Field(1, description="updates in a row that the threshold must hold")

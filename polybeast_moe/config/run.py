@@ -128,21 +128,33 @@ class RunConfig(Section):
                 what = f"{guard.setting!r} is no setting of a phase{nearest(guard.setting, settings)}"
                 raise misfit(("guards", name, "setting"), what)
             steered = any(isinstance(phase.temperature, EntropyTarget) for phase in self.phases)
-            if guard.setting == "temperature" and steered:
-                what = "a guard of the temperature and a target_alpha_entropy fight each other: keep one"
+            moves_entropy = guard.setting == "temperature" or (
+                guard.setting == "losses.alpha_entropy" and guard.add is not None
+            )
+            if moves_entropy and steered:
+                what = f"a guard of {guard.setting} and a target_alpha_entropy fight each other: keep one"
                 raise misfit(("guards", name, "setting"), what)
+            lacks = self._graph_lacks(guard.setting) if guard.add is not None else None
+            if lacks:
+                raise misfit(("guards", name, "setting"), f"{guard.setting} {lacks}")
         return self
 
     @model_validator(mode="after")
     def _losses_on_the_graph_have_one(self) -> RunConfig:
         for index, phase in enumerate(self.phases):
-            if ends(phase.losses.graph_smoothing) != (0.0, 0.0) and not self.graph.enabled:
-                raise misfit(("phases", index, "losses", "graph_smoothing"), "needs graph.enabled: true")
-            wanted = ends(phase.losses.graph_alignment) != (0.0, 0.0)
-            if wanted and not (self.graph.enabled and self.policy.router.operator_prior):
-                what = "needs graph.enabled: true and policy.router.operator_prior: true"
-                raise misfit(("phases", index, "losses", "graph_alignment"), what)
+            for loss in ("graph_smoothing", "graph_alignment"):
+                lacks = self._graph_lacks(f"losses.{loss}")
+                if lacks and ends(getattr(phase.losses, loss)) != (0.0, 0.0):
+                    raise misfit(("phases", index, "losses", loss), lacks)
         return self
+
+    def _graph_lacks(self, setting: str) -> str | None:
+        """What a loss on the graph needs and this configuration lacks; None for every other setting."""
+        if setting == "losses.graph_smoothing" and not self.graph.enabled:
+            return "needs graph.enabled: true"
+        if setting == "losses.graph_alignment" and not (self.graph.enabled and self.policy.router.operator_prior):
+            return "needs graph.enabled: true and policy.router.operator_prior: true"
+        return None
 
     @model_validator(mode="after")
     def _what_is_encoded_is_stored(self) -> RunConfig:
@@ -160,8 +172,11 @@ class RunConfig(Section):
         return self
 
     def stores_reward_terms(self) -> bool:
-        """Whether rollouts hold the engine's reward terms: a phase weighs one."""
-        return any(phase.reward.uses_terms() for phase in self.phases)
+        """Whether rollouts hold the engine's reward terms: a phase weighs one, or a guard may add to one's weight."""
+        guarded = {guard.setting for guard in self.guards.values() if guard.add is not None} - {"reward.task"}
+        return any(phase.reward.uses_terms() for phase in self.phases) or any(
+            setting.startswith("reward.") for setting in guarded
+        )
 
     def to_plain(self) -> dict[str, Any]:
         """Returns nested dictionaries and lists, as YAML holds them."""

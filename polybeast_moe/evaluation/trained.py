@@ -12,6 +12,8 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.errors import UserError
 from polybeast_moe.graph.configured import configured_graph
+from polybeast_moe.learning.guards import guarded
+from polybeast_moe.learning.phases import ControllerState, Settings
 from polybeast_moe.models import Policy, build_policy
 from polybeast_moe.ops.mixture import Routing
 from polybeast_moe.run_directory import RunDirectory, holds_run
@@ -49,7 +51,7 @@ def load_trained(path: str | Path) -> TrainedPolicy:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"snapshot {snapshot.path}: its weights are of another network: {reason}") from None
     policy.requires_grad_(False)
-    routing, temperature, phase = _settings(snapshot)
+    routing, temperature, phase = _settings(snapshot, config)
     frames = int(snapshot.state["counters"]["frames"])
     return TrainedPolicy(policy, config, routing, temperature, phase, snapshot.path, frames)
 
@@ -85,10 +87,14 @@ def _config(snapshot: Snapshot) -> RunConfig:
         ) from None
 
 
-def _settings(snapshot: Snapshot) -> tuple[Routing, float, str]:
+def _settings(snapshot: Snapshot, config: RunConfig) -> tuple[Routing, float, str]:
     """Routing, temperature and phase that were in force."""
     try:
         settings: dict[str, Any] = snapshot.state["controller"]["settings"]
+        if config.guards:  # the controller's settings are as if there were none
+            state = ControllerState.from_dict(snapshot.state["controller"])
+            _, moved, _ = guarded(config.guards, state, cast(Settings, state.settings), {}, state.start)
+            settings = {**settings, "temperature": moved.temperature}
         return cast(Routing, settings["routing"]), float(settings["temperature"]), str(settings["phase"])
     except (KeyError, TypeError):
         raise SnapshotError(f"snapshot {snapshot.path}: state.json does not say routing and temperature") from None

@@ -23,7 +23,7 @@ from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 from torch.nn.parallel import DistributedDataParallel
 
 from polybeast_moe import _C
-from polybeast_moe.errors import RunFailed, UserError
+from polybeast_moe.errors import RunFailed
 
 T = TypeVar("T")
 
@@ -89,25 +89,6 @@ class Ranks:
         values: list[Any] | None = [None] * self.size if self.lead else None
         dist.gather_object(value, values, dst=0)
         return values or []
-
-    def lead_first(self, action: Callable[[], T]) -> T:
-        """Returns what `action` gives on rank 0, which alone carries it out.
-
-        Raises:
-            UserError: it did so on rank 0; it is raised on every rank.
-        """
-        given: Any = None
-        refused: str | None = None
-        if self.lead:
-            try:
-                given = action()
-            except UserError as error:
-                refused = str(error)
-        given, refused = self.from_lead((given, refused))
-        if refused is not None:
-            raise UserError(refused)
-        result: T = given
-        return result
 
     # Tensors.
 

@@ -29,7 +29,8 @@ def guarded(
     states, events = dict(state.guards), []
     for name, guard in guards.items():
         before = states.get(name, GuardState())
-        states[name] = now = _moved(guard, before, metrics.get(guard.metric, math.nan))
+        within = replace(before, level=min(before.level, guard.levels))  # a resume may have lowered the highest
+        states[name] = now = _moved(guard, within, metrics.get(guard.metric, math.nan))
         settings = _applied(guard, now.level, settings, state.holds)
         if now.level != before.level:
             levels = (float(before.level), float(now.level))
@@ -61,8 +62,10 @@ def _applied(guard: Guard, level: int, settings: Settings, holds: Mapping[str, f
         return settings
     section, _, name = guard.setting.rpartition(".")
     if section == "losses":
-        losses = replace(settings.losses, **{name: _changed(guard, level, getattr(settings.losses, name))})
-        return replace(settings, losses=losses)
+        weight = _changed(guard, level, getattr(settings.losses, name))
+        if name != "alpha_entropy":  # below 0 that is a bonus, any other would be turned round
+            weight = max(weight, 0.0)
+        return replace(settings, losses=replace(settings.losses, **{name: weight}))
     if section == "reward":
         return replace(settings, reward={**settings.reward, name: _changed(guard, level, settings.reward[name])})
     if name == "temperature":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -31,7 +32,7 @@ class UpdateReport(NamedTuple):
     diagnostics: dict[str, float]
     mean_alpha: list[float]
     applied: bool
-    """False when the loss or its gradient was not finite: the weights are as they were."""
+    """False when the loss or its gradient was not finite at some pass, which left the weights as they were."""
     rolled_back: bool = False
     """After a run of such updates: the weights are the last good ones again."""
 
@@ -86,17 +87,17 @@ class Learner:
             return measured[-1].total
 
         grad_norm = self._step(loss, share, settings.learning_rate)
-        applied = math.isfinite(grad_norm)
-        report = UpdateReport({"grad_norm": grad_norm}, [], applied)
+        stepped = [math.isfinite(grad_norm)]
+        report = UpdateReport({"grad_norm": grad_norm}, [], stepped[0])
         if measured:
             assert batch is not None
             report = self._report(batch, settings, measured[0], report)
         for _ in range(self._config.passes - 1):
-            applied &= math.isfinite(self._step(loss, share, settings.learning_rate))
-        report = report._replace(applied=applied)
+            stepped.append(math.isfinite(self._step(loss, share, settings.learning_rate)))
+        report = report._replace(applied=all(stepped))
         self._before = settings
-        rolled_back = self._rollback.watch(applied)
-        self.version += applied or rolled_back  # whoever plays takes both over
+        rolled_back = self._rollback.watch(report.applied)
+        self.version += any(stepped) or rolled_back  # whoever plays takes both over
         return report._replace(rolled_back=rolled_back)
 
     def _losses(self, batch: Batch, settings: Settings, share: float) -> _Losses:
@@ -182,15 +183,25 @@ class Learner:
             self._ranks.mean(torch.zeros(self._experts), 0.0)
 
     def optimizer_state(self) -> dict[str, Any]:
-        """Returns the optimiser's state, loadable without unpickling code."""
+        """Returns the optimiser's state and the learner's own, loadable without unpickling code."""
         state = self._optimizer.state_dict()
-        return state if self._reward_scale is None else {**state, "reward_scale": self._reward_scale.state()}
+        if self._reward_scale is not None:
+            state["reward_scale"] = self._reward_scale.state()
+        if self._before is not None:
+            state["settings"] = asdict(self._before)
+        return state
 
     def restore(self, optimizer_state: dict[str, Any], version: int) -> None:
-        """Goes on from a snapshot's optimiser state and policy version."""
+        """Goes on from a snapshot's optimiser state and policy version, with the options of the configuration."""
         if self._reward_scale is not None and "reward_scale" in optimizer_state:
             self._reward_scale.restore(optimizer_state["reward_scale"])
-        self._optimizer.load_state_dict({key: optimizer_state[key] for key in ("state", "param_groups")})
+        if "settings" in optimizer_state:
+            self._before = Settings.from_dict(optimizer_state["settings"])
+        own, saved = self._optimizer.state_dict()["param_groups"], optimizer_state["param_groups"]
+        groups = [  # load_state_dict alone would bring the options back, too
+            {**options, "params": group["params"], "lr": group["lr"]} for options, group in zip(own, saved, strict=True)
+        ]
+        self._optimizer.load_state_dict({"state": optimizer_state["state"], "param_groups": groups})
         self._rollback = Rollback(self._policy, self._optimizer, self._config.rollback)
         self.version = version
 

@@ -63,6 +63,11 @@ class Settings:
     target_alpha_entropy: float | None = None
     """What the closed loop steers alpha entropy to, in nats; None where it is open."""
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Settings:
+        """Reverses `asdict`."""
+        return cls(**{**data, "losses": LossSettings(**data["losses"])})
+
 
 @dataclass(frozen=True)
 class PhaseEvent:
@@ -122,9 +127,7 @@ class ControllerState:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ControllerState:
         """Reverses `to_dict`."""
-        settings = data["settings"]
-        if settings is not None:
-            settings = Settings(**{**settings, "losses": LossSettings(**settings["losses"])})
+        settings = Settings.from_dict(data["settings"]) if data["settings"] is not None else None
         guards = {name: GuardState(**guard) for name, guard in data.get("guards", {}).items()}
         return cls(**{**data, "start": Counters(**data["start"]), "settings": settings, "guards": guards})
 

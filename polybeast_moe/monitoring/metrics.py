@@ -84,6 +84,15 @@ class MetricsWindow:
         """The returns of the last 100 episodes, oldest first."""
         return tuple(self._returns)
 
+    def episode_means(self) -> dict[str, float]:
+        """Returns the means over the last 100 episodes, under the names of `metrics.csv`; none before the first."""
+        if not self._scores:
+            return {}
+        return {
+            "mean_episode_score": statistics.fmean(self._scores),
+            "mean_episode_return": statistics.fmean(self._returns),
+        }
+
     def row(self, *, frames: int, episodes: int, updates: int, wall_seconds: float, **columns: Any) -> dict[str, Any]:
         """Returns a row of `metrics.csv` and begins the next window.
 
@@ -107,9 +116,7 @@ class MetricsWindow:
             **self._routing_figures(),
             **self._time_figures(elapsed),
         }
-        if self._scores:
-            row["mean_episode_score"] = statistics.fmean(self._scores)
-            row["mean_episode_return"] = statistics.fmean(self._returns)
+        row |= self.episode_means()
         self._wall_seconds = wall_seconds
         self._clear()
         return row
@@ -137,6 +144,11 @@ class MetricsWindow:
         self._alpha = list(state["alpha"])
         self._alpha_frames = state["alpha_frames"]
         self._seconds = dict(state["seconds"])
+
+    def begin_anew(self) -> None:
+        """Forgets the row under way and the run's clock, for a run that begins with another one's; episodes stay."""
+        self._wall_seconds = 0.0
+        self._clear()
 
     def _clear(self) -> None:
         self._frames = 0

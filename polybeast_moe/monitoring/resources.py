@@ -1,57 +1,26 @@
-"""What a process uses and what it may use: memory, processor time, cores."""
+"""What a process uses and what it may use: memory, cores."""
 
 from __future__ import annotations
 
 import contextlib
 import math
 import os
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
 
-@dataclass(frozen=True)
-class Usage:
-    """A process's resources at one moment: resident memory, and the cores it kept busy since the previous reading."""
+def family_bytes() -> int:
+    """Returns the memory of this process and all its descendants, shared pages divided among their users.
 
-    rss_bytes: int
-    cpu_cores: float
-
-
-class ProcessMeter:
-    """Reads the resources of one process (this one by default); each reading measures processor time since the last."""
-
-    def __init__(self, pid: int | None = None) -> None:
-        self._process = psutil.Process(pid)
-        self._wall, self._cpu = time.monotonic(), self._cpu_seconds()
-
-    def read(self) -> Usage:
-        """Returns the resources now. Raises psutil.NoSuchProcess when the process has ended."""
-        wall, cpu = time.monotonic(), self._cpu_seconds()
-        cores = (cpu - self._cpu) / max(wall - self._wall, 1e-9)
-        self._wall, self._cpu = wall, cpu
-        return Usage(self._process.memory_info().rss, cores)
-
-    def pss_bytes(self) -> int | None:
-        """Returns resident memory with shared pages divided among their users; None where the kernel does not tell.
-
-        The kernel walks every page for it, milliseconds in a large process: not for every update.
-        """
-        return _pss_bytes(self._process.pid)
-
-    def family_bytes(self) -> int:
-        """Returns the memory of the process and all its descendants: `pss_bytes`, resident memory where unknown."""
-        total = 0
-        for process in (self._process, *self._process.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-                total += _pss_bytes(process.pid) or process.memory_info().rss
-        return total
-
-    def _cpu_seconds(self) -> float:
-        times = self._process.cpu_times()
-        return times.user + times.system
+    Resident memory where the kernel does not tell that. It walks every page for it, milliseconds in a large process:
+    not for every update.
+    """
+    total, own = 0, psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            total += _pss_bytes(process.pid) or process.memory_info().rss
+    return total
 
 
 def _pss_bytes(pid: int) -> int | None:

@@ -15,7 +15,6 @@ from torch import nn
 from polybeast_moe.config import RunConfig
 from polybeast_moe.config_files import resolve_data_file
 from polybeast_moe.envs.engine import ACTIONS
-from polybeast_moe.errors import UserError
 from polybeast_moe.graph import load_graph
 from polybeast_moe.learning.distributed import Ranks, joined
 from polybeast_moe.learning.learner import Learner
@@ -46,23 +45,13 @@ def main(folder: Path) -> None:
             "everyone": ranks.everyone(ranks.rank * 10),
             "from_lead": ranks.from_lead(f"said by {ranks.rank}"),
             "to_lead": ranks.to_lead(ranks.rank),
-            "lead_first": ranks.lead_first(lambda: f"done by {ranks.rank}"),
             "seed": ranks.seed(7),
-            "refused": "",
         }
-        try:
-            ranks.lead_first(lambda: refuse(ranks.rank))
-        except UserError as error:
-            said["refused"] = str(error)
         (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(said))
         if (folder / "fail").exists():
             if ranks.rank == 1:
                 raise ValueError("rank 1 has had enough")
             ranks.everyone(None)  # waits for one that never comes
-
-
-def refuse(rank: int) -> None:
-    raise UserError(f"{rank} refuses")
 
 
 if __name__ == "__main__":

@@ -95,12 +95,27 @@ def test_levels_survive_a_resume_and_a_change_of_phase():
     assert later.guards == state.guards
 
 
+def test_a_loss_is_never_turned_round():
+    calm = EXPLOSION.model_copy(update={"setting": "losses.entropy", "multiply": None, "add": -0.008})
+    _, settings, _ = run({"calm": calm}, [{"grad_norm": 200.0}] * 3)
+    assert [now.losses.entropy for now in settings] == pytest.approx([0.002, 0.0, 0.0])
+
+
+def test_a_resume_with_fewer_levels_lets_a_guard_sink():
+    states, _, _ = run({"collapse": COLLAPSE}, shares(*[0.0] * 7))
+    assert states[-1].guards["collapse"].level == 2
+    lower = {"collapse": COLLAPSE.model_copy(update={"levels": 1})}
+    _, settings, _ = run(lower, shares(*[0.2] * 3), state=states[-1])
+    assert [round(now.losses.load_balance, 6) for now in settings] == [0.11, 0.11, 0.01]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"above": 1.0}, "exactly one of below, above"),
         ({"multiply": 2.0}, "exactly one of multiply, add"),
         ({"release": 0.01}, "on the good side"),
+        ({"setting": "learning_rate", "add": -1e-4}, "multiply it by less than 1"),
     ],
 )
 def test_a_guard_that_makes_no_sense_is_refused(changes, message):

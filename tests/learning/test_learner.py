@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from polybeast_moe import _C
 from polybeast_moe.config import LearnerConfig, OptimizerConfig, RewardConfig
+from polybeast_moe.config.metrics import METRICS
 from polybeast_moe.learning.learner import Learner, UpdateReport, make_optimizer
 from polybeast_moe.learning.phases import LossSettings, Settings
 from polybeast_moe.learning.reward_scale import RewardScale
@@ -351,6 +352,34 @@ def poison_rewards(batch: Batch, policy: TinyPolicy) -> Batch:
 
 def poison_behaviour(batch: Batch, policy: TinyPolicy) -> Batch:
     return replace(batch, behaviour_logits=torch.full_like(batch.behaviour_logits, math.nan))
+
+
+def test_the_configuration_knows_every_figure_of_an_update() -> None:
+    figures = set(Learner(TinyPolicy(), config()).update(make_batch(ENDS), phase(1e-3)).diagnostics)
+    sometimes = {"matching_temperature", "graph_spread", "mean_episode_score", "mean_episode_return"}
+    assert set(METRICS) - sometimes == figures
+
+
+def test_who_goes_on_has_the_configured_options_and_the_saved_state() -> None:
+    policy = TinyPolicy()
+    before = Learner(policy, config(optimizer=OptimizerConfig(weight_decay=0.5, betas=(0.5, 0.6))))
+    before.update(make_batch(ENDS), phase(1e-3))
+    after = Learner(policy, config(optimizer=OptimizerConfig(weight_decay=0.25)))
+    after.restore(copy.deepcopy(before.optimizer_state()), before.version)
+    saved, (group,) = before.optimizer_state()["state"], after.optimizer_state()["param_groups"]
+    assert (group["weight_decay"], group["betas"], group["lr"]) == (0.25, (0.9, 0.999), 1e-3)
+    for index, state in after.optimizer_state()["state"].items():
+        assert all(torch.equal(value, saved[index][key]) for key, value in state.items())
+
+
+def test_who_goes_on_at_a_phases_beginning_measures_it() -> None:
+    policy = TinyPolicy()
+    before, after = Learner(policy, config()), Learner(policy, config())
+    before.update(make_batch(ENDS), phase(1e-3))
+    after.restore(copy.deepcopy(before.optimizer_state()), before.version)
+    begun = replace(phase(1e-3), phase="another")
+    assert "boundary_kl" in after.update(make_batch(ENDS), begun).diagnostics
+    assert "boundary_kl" not in after.update(make_batch(ENDS), begun).diagnostics
 
 
 def too_large_for_a_float(batch: Batch, policy: TinyPolicy) -> Batch:

@@ -105,6 +105,17 @@ def test_weights_for_other_experts_are_refused() -> None:
         MetricsWindow(EXPERTS).update(1, {}, [0.3, 0.3, 0.4])
 
 
+def test_a_run_that_begins_with_anothers_episodes_has_a_clock_of_its_own() -> None:
+    window = MetricsWindow(EXPERTS)
+    window.episode(7.0, 1.0)
+    close_row(window, wall_seconds=5000.0)
+    window.update(100, {"grad_norm": 1.0})
+    window.begin_anew()
+    window.update(10, {"grad_norm": 3.0})
+    row = close_row(window, wall_seconds=2.0)
+    assert (row["frames_per_second"], row["grad_norm"], row["mean_episode_score"]) == (5.0, 3.0, 7.0)
+
+
 def test_a_restored_window_writes_the_same_rows() -> None:
     def half(window: MetricsWindow, seed: int) -> None:
         for index, alpha in enumerate(alphas(seed, 7)):
