@@ -316,3 +316,12 @@ def test_a_guard_moves_a_setting_of_the_phases(write):
     hot = "guards.hot={metric: grad_norm, above: 9, setting: temperature, multiply: 2}"
     load_config(file, [hot])
     assert "fight each other" in complaint(file, hot, "phases.transition.temperature={target_alpha_entropy: 0.4}")
+
+
+def test_a_target_is_refused_where_only_the_best_scores_count(write):
+    file = write(MINIMAL)
+    target = "phases.transition.temperature={target_alpha_entropy: 0.4}"
+    assert load_config(file, ["policy.router.keep=2"]).policy.router.keep == 2
+    assert "phases.transition.temperature.target_alpha_entropy: is found from all scores" in complaint(
+        file, target, "policy.router.keep=2"
+    )
