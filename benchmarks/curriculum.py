@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import shlex
@@ -117,7 +118,8 @@ def carry_out(plan: Plan, run: Run, folder: Path) -> dict[str, Any]:
             clock.watch(process)
         done(process, log)
         about |= {"sittings": clock.sittings}
-        figures = row_of(run_dir, plan.band, clock.seconds, ended=time.time())
+        last_phase = plan.configuration(run).phases[-1].name
+        figures = row_of(run_dir, last_phase, plan.band, clock.seconds, ended=time.time())
         if not figures.pop("finished"):
             raise Interrupted("an operator stopped it")
         with started([*PROGRAM, *evaluate], log) as process:
@@ -129,6 +131,18 @@ def carry_out(plan: Plan, run: Run, folder: Path) -> dict[str, Any]:
     records = played.pop("records")
     columns = {key: [record[key] for record in records] for key in ("score", "length", "depth", "turns", "how_done")}
     return {**about, "status": "finished", **figures, "evaluation": played, "episodes_played": columns}
+
+
+@contextlib.contextmanager
+def alone(work: Path) -> Iterator[None]:
+    """Holds the folder where runs are kept: a second one of us would take runs in use for failures."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"{work}: another curriculum.py is at work there; wait for it, or give --work") from None
+        yield
 
 
 def refuse_uncommitted(plan: Plan) -> None:
@@ -178,17 +192,22 @@ def carry_on(plan: Plan, runs: Sequence[Run], arguments: argparse.Namespace) -> 
         return 0
     refuse_uncommitted(plan)
     rows.mkdir(parents=True, exist_ok=True)
-    for run in left:
-        print(f"{run.name}: begins (about {plan.minutes(run):.0f} minutes)", flush=True)
-        try:
-            row = carry_out(plan, run, arguments.work / run.name)
-        except Interrupted as interrupted:
-            print(f"{run.name}: {interrupted}; start this again to go on", file=sys.stderr)
-            return 1
-        write_whole(rows / f"{run.name}.json", row)
-        score = f", mean score {row['evaluation']['mean_score']:.1f}" if "evaluation" in row else f": {row['reason']}"
-        print(f"{run.name}: {row['status']}{score}", flush=True)
+    with alone(arguments.work):
+        for run in left:
+            print(f"{run.name}: begins (about {plan.minutes(run):.0f} minutes)", flush=True)
+            try:
+                row = carry_out(plan, run, arguments.work / run.name)
+            except Interrupted as interrupted:
+                print(f"{run.name}: {interrupted}; start this again to go on", file=sys.stderr)
+                return 1
+            write_whole(rows / f"{run.name}.json", row)
+            print(f"{run.name}: {row['status']}, {outcome(row)}", flush=True)
     return 0
+
+
+def outcome(row: dict[str, Any]) -> str:
+    """A row in a line."""
+    return f"mean score {row['evaluation']['mean_score']:.1f}" if "evaluation" in row else row["reason"]
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ from polybeast_moe.snapshots import load, newest_good
 BINS = 50  # of a learning curve
 
 
-def row_of(run_dir: Path, band: tuple[float, float], seconds: float, ended: float) -> dict[str, Any]:
+def row_of(run_dir: Path, last_phase: str, band: tuple[float, float], seconds: float, ended: float) -> dict[str, Any]:
     """Figures of training, from a run's own files.
 
     Args:
         run_dir: of a run that wrote a row of metrics at every update.
-        band: bounds of alpha entropy, nats.
+        last_phase: its name.
+        band: bounds of alpha entropy in that phase, nats.
         seconds: that its training commands took together.
         ended: when the last of them did; what came after the final snapshot (a report) does not count.
 
@@ -39,18 +40,20 @@ def row_of(run_dir: Path, band: tuple[float, float], seconds: float, ended: floa
         "frames": int(state["counters"]["frames"]),
         "episodes": int(state["counters"]["episodes"]),
         "updates": int(state["counters"]["updates"]),
-        **_in_band(metrics, band),
+        **_in_band(metrics, last_phase, band),
         "curve": _curve(episodes),
     }
 
 
-def _in_band(metrics: dict[str, list[str]], band: tuple[float, float]) -> dict[str, Any]:
-    """Of the last phase's updates, how many, and the share whose alpha entropy was within the band."""
-    last = metrics["phase"][-1]
+def _in_band(metrics: dict[str, list[str]], last_phase: str, band: tuple[float, float]) -> dict[str, Any]:
+    """Of the last phase's updates, how many, and the share whose alpha entropy was within the band.
+
+    An update that was skipped counts and is not within; a phase without updates has a share of 0.
+    """
     pairs = zip(metrics["phase"], metrics["alpha_entropy"], strict=True)
-    seen = np.array([float(value) for phase, value in pairs if phase == last and value])
-    within = (seen >= band[0]) & (seen <= band[1])
-    return {"last_phase": last, "last_phase_updates": len(seen), "alpha_entropy_in_band": float(within.mean())}
+    values = [float(value or "nan") for phase, value in pairs if phase == last_phase]
+    within = sum(band[0] <= value <= band[1] for value in values)
+    return {"last_phase_updates": len(values), "alpha_entropy_in_band": within / max(1, len(values))}
 
 
 def _curve(episodes: dict[str, list[str]]) -> dict[str, list[float]]:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import psutil
 
+FAMILY_SECONDS = 1.0
+
 
 @dataclass(frozen=True)
 class Usage:
@@ -25,6 +27,7 @@ class ProcessMeter:
 
     def __init__(self, pid: int | None = None) -> None:
         self._process = psutil.Process(pid)
+        self._family, self._family_at = 0, -math.inf
         self._wall, self._cpu = time.monotonic(), self._cpu_seconds()
 
     def read(self) -> Usage:
@@ -42,11 +45,18 @@ class ProcessMeter:
         return _pss_bytes(self._process.pid)
 
     def family_bytes(self) -> int:
-        """Returns the memory of the process and all its descendants: `pss_bytes`, resident memory where unknown."""
-        total = 0
+        """Returns the memory of the process and all its descendants: `pss_bytes`, resident memory where unknown.
+
+        It is looked at once in `FAMILY_SECONDS` at most, so that it may be asked for at every update.
+        """
+        now = time.monotonic()
+        if now - self._family_at < FAMILY_SECONDS:
+            return self._family
+        self._family_at, total = now, 0
         for process in (self._process, *self._process.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
                 total += _pss_bytes(process.pid) or process.memory_info().rss
+        self._family = total
         return total
 
     def _cpu_seconds(self) -> float:

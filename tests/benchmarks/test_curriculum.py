@@ -211,6 +211,14 @@ def another_seed(modules, plan, rows: Path, arm: str) -> None:
     (rows / f"{arm}-2.json").write_text(json.dumps(row))
 
 
+def test_two_at_once_do_not_disturb_each_other(modules, plan_file: Path) -> None:
+    with modules.curriculum.alone(plan_file.parent / "work"):
+        second = run(plan_file, "--only", "broken")
+    assert second.returncode == 2
+    assert "another curriculum.py is at work" in second.stderr
+    assert not list(plan_file.parent.glob("curriculum/*.json"))
+
+
 def test_a_plan_in_the_repository_is_committed_before_it_runs(modules, plan_file: Path, monkeypatch) -> None:
     plan = modules.curriculum_plan.read_plan(plan_file)
     modules.curriculum.refuse_uncommitted(plan)  # elsewhere: nobody's affair

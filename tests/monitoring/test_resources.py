@@ -9,6 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
+from polybeast_moe.monitoring import resources
 from polybeast_moe.monitoring.resources import ProcessMeter, cgroup_cores, usable_cores
 
 
@@ -24,7 +27,19 @@ def test_a_reading_sees_memory_that_the_process_takes() -> None:
         assert pss is None or len(block) < pss <= after.rss_bytes * 1.1
 
 
-def test_the_family_holds_what_its_children_hold() -> None:
+def test_the_family_is_looked_at_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    meter = ProcessMeter()
+    first = meter.family_bytes()
+    with mmap.mmap(-1, 32 << 20) as block:
+        for page in range(0, len(block), mmap.PAGESIZE):
+            block[page] = 1
+        assert meter.family_bytes() == first  # at every update it would cost more than the row does
+        monkeypatch.setattr(resources, "FAMILY_SECONDS", 0.0)
+        assert meter.family_bytes() - first > 16 << 20
+
+
+def test_the_family_holds_what_its_children_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "FAMILY_SECONDS", 0.0)
     meter = ProcessMeter()
     before = meter.family_bytes()
     script = "block = bytearray(64 << 20); block[::4096] = b'1' * (16 << 10); print(flush=True); input()"
