@@ -350,7 +350,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from polybeast_moe.scaling import MEASURED, GpuCosts, describe, plan_cpu, plan_gpu
+    from polybeast_moe.scaling import QUICKSTART, GpuCosts, describe, plan_cpu, plan_gpu
 
     gpus, cores = arguments.plan
     if gpus < 0 or cores < max(1, gpus):
@@ -358,7 +358,7 @@ def _plan(arguments: argparse.Namespace) -> int:
     if arguments.gpu_us and min(arguments.gpu_us) <= 0:
         raise UserError("--gpu-us: microseconds are above 0")
     gpu = GpuCosts(*arguments.gpu_us) if arguments.gpu_us else None
-    plan = plan_gpu(gpus, cores, MEASURED, gpu) if gpus else plan_cpu(cores, MEASURED)
+    plan = plan_gpu(gpus, cores, QUICKSTART, gpu) if gpus else plan_cpu(cores, QUICKSTART)
     for name, finding in describe(plan, gpu_known=not gpus or gpu is not None):
         print(f"{name:<10}{finding}")
     return 0

@@ -31,8 +31,9 @@ class Costs:
         return self.exchange_us / self.frames_per_update
 
 
-MEASURED = Costs(engine=40.0, inference=50.0, update=110.0)
-"""Of configs/quickstart.yaml on two cores, by benchmarks/scaling.py (docs/results/scaling.md)."""
+QUICKSTART = Costs(engine=86.0, inference=137.0, update=120.0)
+"""configs/quickstart.yaml ran at 5,789 and 5,872 frames/s with two idle cores busy: 343 us of a core a frame, dealt out
+by the shares of `runtime.defaults`. benchmarks/scaling.py measures the parts one by one."""
 
 
 @dataclass(frozen=True)

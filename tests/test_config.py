@@ -305,6 +305,7 @@ def test_alignment_needs_a_graph_whose_prior_is_used(write):
     assert message in complaint(file, align)
     assert message in complaint(file, align, "graph.enabled=true", "policy.router.operator_prior=false")
     load_config(file, [align, "graph.enabled=true"])
+    assert "graph_smoothing: needs graph.enabled: true" in complaint(file, "phases.warmup.losses.graph_smoothing=1")
 
 
 def test_a_guard_moves_a_setting_of_the_phases(write):

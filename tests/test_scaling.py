@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from polybeast_moe import cli
 from polybeast_moe.scaling import RESERVED_CORES, Costs, GpuCosts, cores_for_gpu, describe, plan_cpu, plan_gpu
 
 COSTS = Costs(engine=40.0, inference=50.0, update=110.0, exchange_us=20_480.0)
@@ -42,3 +43,12 @@ def test_a_gpu_of_unknown_cost_is_said_to_be_unmeasured() -> None:
     said = dict(describe(plan_gpu(8, 96, COSTS), gpu_known=False))
     assert "unmeasured" in said["GPU"]
     assert "bound by engine" in said["predicted"]
+
+
+def test_doctor_predicts_and_refuses_nonsense(capsys) -> None:
+    assert cli.main(["doctor", "--plan", "0", "2"]) == 0
+    assert "frames/s, bound by cores (a model)" in capsys.readouterr().out
+    assert cli.main(["doctor", "--plan", "2", "64", "--gpu-us", "2", "3"]) == 0
+    assert "bound by GPU" in capsys.readouterr().out
+    for arguments in (["4", "2"], ["-1", "2"], ["0", "0"]):
+        assert cli.main(["doctor", "--plan", *arguments]) == 2

@@ -32,7 +32,12 @@ _log = logging.getLogger("mkdocs.hooks.site")
 
 
 def on_config(config: Any) -> Any:
-    """Adds decisions and results to the navigation, by their titles."""
+    """Adds decisions, results, and pages that mkdocs.yml does not place (under Concepts), by their titles."""
+    placed = set(re.findall(r"[\w/-]+\.md", str(config["nav"])))
+    concepts = next(section["Concepts"] for section in config["nav"] if "Concepts" in section)
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        if page.name not in placed:
+            concepts.append({_title(page): page.name})
     for title, folder in (("Decisions", "decisions"), ("Results", "results")):
         pages = sorted((ROOT / "docs" / folder).glob("*.md"))
         if pages:
@@ -88,6 +93,8 @@ def _site_link(link: re.Match[str], source: str, here: str) -> str:
         uri += "index.md"
     if uri in ("decisions", "results"):
         return text
+    if uri.startswith("results/") and not (ROOT / "docs" / uri).exists():
+        return text  # a script will write it
     return f"[{text}]({posixpath.relpath(uri, posixpath.dirname(here) or '.')}{anchor})"
 
 

@@ -134,8 +134,10 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _alignment_has_a_prior(self) -> RunConfig:
+    def _losses_on_the_graph_have_one(self) -> RunConfig:
         for index, phase in enumerate(self.phases):
+            if ends(phase.losses.graph_smoothing) != (0.0, 0.0) and not self.graph.enabled:
+                raise misfit(("phases", index, "losses", "graph_smoothing"), "needs graph.enabled: true")
             wanted = ends(phase.losses.graph_alignment) != (0.0, 0.0)
             if wanted and not (self.graph.enabled and self.policy.router.operator_prior):
                 what = "needs graph.enabled: true and policy.router.operator_prior: true"

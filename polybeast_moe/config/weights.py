@@ -28,6 +28,7 @@ class LossWeights(Section):
     graph_alignment: Weight = 0.0
     temporal_consistency: Weight = 0.0
     overlap: Weight = 0.0
+    graph_smoothing: Weight = 0.0
 
     def schedules(self) -> dict[str, Schedule]:
         """Returns the weight of every loss by name; that of alpha entropy without its direction."""

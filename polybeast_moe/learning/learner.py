@@ -152,6 +152,8 @@ class Learner:
             target, scores = settings.target_alpha_entropy, seen.output.router_scores[:live]
             diagnostics["target_alpha_entropy"] = target
             diagnostics["matching_temperature"] = matching_temperature(scores, target, cast(Routing, settings.routing))
+        if seen.output.graph_spread is not None:
+            diagnostics["graph_spread"] = seen.output.graph_spread.item()
         if seen.boundary_kl is not None:
             diagnostics["boundary_kl"] = seen.boundary_kl.item()
         mean_alpha = seen.output.alpha[:live].mean(0)

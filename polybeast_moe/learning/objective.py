@@ -83,6 +83,11 @@ def _auxiliary(
         in_time = scores.view(*first.shape, -1), alpha.view(*first.shape, -1)
         return losses.temporal_consistency_loss(*in_time, first, tau, routing)
 
+    def graph_smoothing() -> Tensor:
+        if output.graph_spread is None:
+            raise ValueError("graph_smoothing has a weight, but this policy has no graph")
+        return 1 - output.graph_spread
+
     terms: dict[str, tuple[float, Callable[[], Tensor]]] = {
         "alpha_entropy": (weights.alpha_entropy, alpha_entropy),
         "load_balance": (weights.load_balance, lambda: losses.load_balance_loss(scores, tau, over_ranks)),
@@ -93,6 +98,7 @@ def _auxiliary(
         ),
         "graph_alignment": (weights.graph_alignment, graph_alignment),
         "temporal_consistency": (weights.temporal_consistency, temporal_consistency),
+        "graph_smoothing": (weights.graph_smoothing, graph_smoothing),
         "overlap": (weights.overlap, lambda: losses.overlap_loss(alpha, logits)),
     }
     nothing = scores.new_zeros(())

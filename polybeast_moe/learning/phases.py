@@ -45,6 +45,7 @@ class LossSettings:
     graph_alignment: float = 0.0
     temporal_consistency: float = 0.0
     overlap: float = 0.0
+    graph_smoothing: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,8 @@ class GraphReadout(NamedTuple):
     """[N, hidden]: the operators' states, read out by multi-head attention."""
     prior: Tensor
     """[N, E]: per expert the log-mean-exp of its operators' scores; 0 for an expert without operators."""
+    spread: Tensor | None = None
+    """0-d: how much operators' states differ, from 0 (attention has made all alike) to 1; None without gradients."""
 
 
 class GraphStream(nn.Module):
@@ -66,9 +68,11 @@ class GraphStream(nn.Module):
         if weights_version is not None and not torch.is_grad_enabled():
             return self._split(self.memory.recall(words, weights_version, self._remembering))
         if not self.deduplicate:
-            return self._split(self.patterns(words))
+            both, spread = self._attend(words)
+            return self._split(both)._replace(spread=spread)
         first, number = distinct_rows(words)
-        return self._split(self.patterns(words[first]).index_select(0, number))
+        both, spread = self._attend(words[first])
+        return self._split(both.index_select(0, number))._replace(spread=spread)
 
     @torch.no_grad()
     def operator_attention(self, conditions: Tensor) -> Tensor:
@@ -81,8 +85,13 @@ class GraphStream(nn.Module):
 
     def patterns(self, words: Tensor) -> Tensor:
         """Packed patterns [U, W] -> [U, hidden + E]: intent and prior side by side."""
+        return self._attend(words)[0]
+
+    def _attend(self, words: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As `patterns`, and the spread of the operators' states."""
         operators = self.attention(words)
-        return self._read_out(sum_by_pattern(self._terms(operators.states, operators.operator), operators.row))
+        both = self._read_out(sum_by_pattern(self._terms(operators.states, operators.operator), operators.row))
+        return both, spread(operators.states) if torch.is_grad_enabled() else None
 
     def _remembering(self, words: Tensor) -> Tensor:
         """As `patterns`, with what the memory holds."""
@@ -110,6 +119,12 @@ class GraphStream(nn.Module):
 
     def _split(self, both: Tensor) -> GraphReadout:
         return GraphReadout(*both.tensor_split([self.hidden], dim=1))
+
+
+def spread(states: Tensor) -> Tensor:
+    """The variance of node states [S, hidden] over their mean squared length: 0 where all are alike, at most 1."""
+    variance = states.var(0, correction=0).sum()
+    return variance / states.square().sum(-1).mean().clamp(min=1e-12)
 
 
 def _attention(config: GraphConfig, graph: KnowledgeGraph) -> GraphAttentionStack:

@@ -148,7 +148,7 @@ class GraphMoEPolicy(Policy):
             seen, states = self.core(seen.unflatten(0, tuple(first.shape)), state, first)
             seen, state = seen.flatten(0, 1), states[-1]
 
-        both, prior = seen, None
+        both, prior, read = seen, None, None
         if self.graph is not None:
             with torch.autocast(seen.device.type, enabled=False):  # sums over many messages need float32
                 read = self.graph(observation.conditions, weights_version)
@@ -169,6 +169,7 @@ class GraphMoEPolicy(Policy):
             state=state,
             states=states,
             graph_prior=self._bounded_prior(prior),
+            graph_spread=read.spread if read is not None else None,
         )
 
     def _scores(self, observation: Observation, features: Tensor, prior: Tensor | None) -> Tensor:

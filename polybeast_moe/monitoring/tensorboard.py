@@ -30,7 +30,7 @@ LAYOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
     },
     "2 routing": {
         "entropies and information (nats)": ["router/((target_)?alpha_entropy|usage_entropy|routing_information)"],
-        "expert shares": ["experts/.*_share"],
+        "expert shares": ["experts/.*_share", "router/smallest_share"],
         "router temperature": ["schedule/router_temperature", "router/matching_temperature"],
     },
     "3 learning": {

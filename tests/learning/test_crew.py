@@ -38,7 +38,7 @@ def test_a_digest_is_of_every_weight() -> None:
     layer = nn.Linear(2, 2)
     before = digest(layer)
     assert digest(layer) == before
-    nn.init.constant_(layer.bias[1:], float(layer.bias[1]) + 1e-6)
+    nn.init.constant_(layer.bias[1:], layer.bias[1].detach().item() + 1e-6)
     assert digest(layer) != before
 
 

@@ -523,6 +523,8 @@ def test_logits_of_experts_without_weight_are_asked_for_only_where_experts_are_c
 def test_alignment_without_a_graph_is_refused() -> None:
     with pytest.raises(ValueError, match="no prior of a graph"):
         update(make_batch({}), phase(graph_alignment=1.0))
+    with pytest.raises(ValueError, match="has no graph"):
+        update(make_batch({}), phase(graph_smoothing=1.0))
 
 
 def test_alignment_follows_the_prior_of_the_rows_that_are_learnt_from() -> None:

@@ -34,7 +34,7 @@ def make_stream(make_config: MakeConfig, graph: KnowledgeGraph, implementation: 
 def results(stream: GraphStream, conditions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """Output and gradients of a random linear loss."""
     stream.zero_grad()
-    out = torch.cat(stream(conditions), dim=1)
+    out = torch.cat(stream(conditions)[:2], dim=1)
     weights = torch.linspace(-1, 1, out.numel()).view_as(out).roll(7, 0)
     (out * weights).sum().backward()
     return out.detach(), {name: parameter.grad.clone() for name, parameter in stream.named_parameters()}
@@ -196,13 +196,13 @@ def test_memory_gives_what_would_be_computed_until_the_version_changes(
     with torch.no_grad():
         for _ in range(3):
             conditions = random_conditions(30, 20)
-            remembered = torch.cat(stream(conditions, weights_version=1), 1)
-            torch.testing.assert_close(remembered, torch.cat(stream(conditions), 1), rtol=1e-5, atol=1e-5)
+            remembered = torch.cat(stream(conditions, weights_version=1)[:2], 1)
+            torch.testing.assert_close(remembered, torch.cat(stream(conditions)[:2], 1), rtol=1e-5, atol=1e-5)
         for parameter in stream.parameters():
             parameter.add_(0.1)
-        assert torch.equal(torch.cat(stream(conditions, weights_version=1), 1), remembered)
-        fresh = torch.cat(stream(conditions, weights_version=2), 1)
-        torch.testing.assert_close(fresh, torch.cat(stream(conditions), 1), rtol=1e-5, atol=1e-5)
+        assert torch.equal(torch.cat(stream(conditions, weights_version=1)[:2], 1), remembered)
+        fresh = torch.cat(stream(conditions, weights_version=2)[:2], 1)
+        torch.testing.assert_close(fresh, torch.cat(stream(conditions)[:2], 1), rtol=1e-5, atol=1e-5)
         assert not torch.allclose(fresh, remembered)
 
 

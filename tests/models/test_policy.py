@@ -15,6 +15,7 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.errors import UserError
 from polybeast_moe.graph import KnowledgeGraph
 from polybeast_moe.models import Observation, Policy, PolicyOutput, build_policy, describe
+from polybeast_moe.models.graph_stream import spread
 from polybeast_moe.models.policy import GraphMoEPolicy
 from polybeast_moe.ops.mixture import Routing
 
@@ -214,6 +215,26 @@ def test_the_graphs_prior_comes_as_scores_of_its_own_where_losses_may_want_it(
     assert torch.allclose(output.graph_prior, torch.tanh(prior))  # the bound is 1
     assert policy.infer(seen).graph_prior is None
     assert make_policy(make_config(policy={"router": {"operator_prior": False}}))(seen).graph_prior is None
+
+
+def test_the_spread_of_node_states_is_0_where_all_are_alike_and_its_gradient_parts_them() -> None:
+    one = torch.randn(1, 16)
+    assert spread(one.expand(9, -1)).item() == pytest.approx(0.0, abs=1e-6)
+    assert spread(one.expand(9, -1) * torch.tensor([1.0, -1.0] * 4 + [0.0])[:, None]).item() == pytest.approx(1.0)
+    states = (one + 0.1 * torch.randn(9, 16)).requires_grad_()
+    before = spread(states)
+    before.backward()
+    assert spread(states.detach() + states.grad / states.grad.norm()) > before + 0.01
+    assert spread(3 * states.detach()).item() == pytest.approx(before.item(), rel=1e-5)
+
+
+def test_a_policy_tells_the_spread_of_its_graph_where_it_learns(make_config: MakeConfig, observe: Observe) -> None:
+    policy, seen = make_policy(make_config()), observe(12)
+    output = policy(seen)
+    assert 0 < output.graph_spread.item() < 1
+    output.graph_spread.backward()
+    assert any(p.grad is not None and p.grad.any() for p in policy.graph.attention.parameters())
+    assert policy.infer(seen).graph_spread is None
 
 
 def test_experts_run_sparsely_where_that_is_less_work(make_config: MakeConfig) -> None:

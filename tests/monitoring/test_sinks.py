@@ -179,8 +179,7 @@ def test_tensorboards_custom_pages_show_every_kind_of_curve(tmp_path: Path) -> N
     for patterns in charts.values():
         for pattern in patterns:
             assert any(re.fullmatch(pattern, tag) for tag in tags), f"{pattern} draws nothing"
-    rest = tags - drawn
-    assert {tag.partition("/")[0] for tag in rest} <= {"progress", "throughput", "policy", "loss"}
+    assert {tag.partition("/")[0] for tag in drawn} == {tag.partition("/")[0] for tag in tags}  # of each group some
 
 
 def test_after_restoring_tensorboard_shows_no_point_twice(tmp_path: Path) -> None:
