@@ -37,9 +37,16 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """In words."""
-        if not self.p < LEVEL:
+        if math.isnan(self.p):
+            return "too few seeds to tell"
+        if self.p >= LEVEL:
             return "no difference shown"
         return "better" if self.difference.value > 0 else "worse"
+
+    @property
+    def shown_p(self) -> str:
+        """The p-value, `-` where there is none."""
+        return "-" if math.isnan(self.p) else f"{self.p:.3g}"
 
 
 def read_rows(plan: Plan, folder: Path) -> dict[str, Rows]:
@@ -149,7 +156,8 @@ def publish(plan: Plan, out: Path, command: str) -> int:
     scores = {name: evaluated(own, "mean_score") for name, own in rows.items()}
     against = {name: own for name, own in scores.items() if name != headline.name}
     comparisons = compared(against, plan.compare_with)
-    draw(plan, {name: finished(own) for name, own in rows.items()}, scores, out / "curriculum.png")
+    means = {name: over_seeds(own) for name, own in scores.items()}
+    draw(plan, {name: finished(own) for name, own in rows.items()}, scores, means, out / "curriculum.png")
     about = machine()
     commits = sorted({row["machine"]["commit"] for own in rows.values() for row in own})
     judged = write(
@@ -200,7 +208,7 @@ def _arms_table(plan: Plan, rows: Mapping[str, Rows], comparisons: Mapping[str, 
         cells += [shown(over_seeds(evaluated(own, key))) for key in keys]
         cells += [shown(scene_information(own))]
         beside = comparisons.get(arm.name)
-        cells += [shown(beside.difference), f"{beside.p:.3g}"] if beside else ["", ""]
+        cells += [shown(beside.difference), beside.shown_p] if beside else ["", ""]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -224,7 +232,7 @@ def _answers(plan: Plan, comparisons: Mapping[str, Comparison]) -> str:
     for arm in plan.arms:
         found = comparisons.get(arm.name)
         if found is not None:
-            figures = f"{found.verdict} ({shown(found.difference)} points, p = {found.p:.3g})"
+            figures = f"{found.verdict} ({shown(found.difference)} points, p {found.shown_p})"
             lines.append(f"* `{arm.name}`: {arm.asks}: {figures}.")
     return "\n".join(lines) or "No arm to compare has been run yet."
 

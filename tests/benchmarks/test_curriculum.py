@@ -149,7 +149,7 @@ def test_intervals_are_students_and_comparisons_are_corrected(modules) -> None:
     assert found["good"].verdict == "better"
     assert found["good"].difference.low > 0
     assert found["like"].verdict == "no difference shown"
-    assert found["new"].verdict == "no difference shown"
+    assert found["new"].verdict == "too few seeds to tell"
 
 
 def test_runs_survive_a_kill_and_are_judged(modules, plan_file: Path) -> None:
@@ -232,3 +232,12 @@ def test_a_plan_in_the_repository_is_committed_before_it_runs(modules, plan_file
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-qm", "plan"], check=True)
     modules.curriculum.refuse_uncommitted(dataclasses.replace(plan))
+
+
+def test_single_updates_of_the_last_phase_are_counted(modules) -> None:
+    metrics = {
+        "phase": ["finetune", "deep", "deep", "deep", "deep"],
+        "alpha_entropy": ["0.4", "0.3", "0.5", "0.51", ""],  # the last one was skipped
+    }
+    found = modules.curriculum_rows._in_band(metrics, "deep", (0.3, 0.5))
+    assert found == {"last_phase_updates": 4, "alpha_entropy_in_band": 0.5}
