@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
-.PHONY: install train test test-sanitized docs chaos soak soak-resets results lint format clean
+.PHONY: install train test test-sanitized docs chaos soak soak-resets results results-learning lint format clean
 
 install: .venv/.built
 
@@ -57,6 +57,12 @@ soak-resets: install
 results: install
 	$(BIN)/python benchmarks/engine.py --games 1 32 128 --rounds 7 --results
 	$(BIN)/python benchmarks/pipeline_results.py
+
+# Writes docs/results/curriculum.*: about ten hours of training runs by the plan in benchmarks/curriculum.yaml. May be
+# stopped at any time and started again; what has a row in docs/results/curriculum/ is not run again.
+results-learning: install
+	$(BIN)/python benchmarks/curriculum.py
+	$(BIN)/python benchmarks/curriculum.py --results
 
 lint: install
 	$(BIN)/ruff check .

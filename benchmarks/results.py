@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import statistics
@@ -28,7 +29,7 @@ PACKAGES = ("polybeast-moe", "torch", "nle", "gymnasium", "numba", "numpy")
 
 
 class Measured(NamedTuple):
-    """A figure with its spread; the figure itself is what is held against the goal."""
+    """A figure with its spread or interval; a goal says which of both it judges. Not a number where there is none."""
 
     value: float
     low: float
@@ -42,12 +43,13 @@ def spread(samples: Sequence[float]) -> Measured:
 
 @dataclass(frozen=True)
 class Goal:
-    """One entry of goals.yaml: what is measured, and the bounds it must keep."""
+    """One entry of goals.yaml: what is measured, and the bounds it must keep: the figure, or its whole `interval`."""
 
     text: str
     at_least: float | None = None
     at_most: float | None = None
     within: tuple[float, float] | None = None
+    interval: bool = False
 
     def __post_init__(self) -> None:
         if [self.at_least, self.at_most, self.within].count(None) != 2:
@@ -63,7 +65,12 @@ class Goal:
         assert self.within is not None
         return f"{self.within[0]:g} to {self.within[1]:g}"
 
-    def met(self, value: float) -> bool:
+    def met(self, figure: Measured) -> bool:
+        """Whether a figure, or both ends of its interval, keep the bound."""
+        ends = (figure.low, figure.high) if self.interval else (figure.value,)
+        return all(self._keeps(end) for end in ends)
+
+    def _keeps(self, value: float) -> bool:
         """Whether a value keeps the bound; what is not a number does not."""
         if self.at_least is not None:
             return value >= self.at_least
@@ -82,6 +89,7 @@ def read_goals(path: Path = RESULTS / "goals.yaml") -> dict[str, Goal]:
             entry.get("at_least"),
             entry.get("at_most"),
             tuple(entry["within"]) if "within" in entry else None,
+            entry.get("interval", False),
         )
         for name, entry in entries.items()
     }
@@ -93,10 +101,10 @@ def judge(measured: Mapping[str, Measured], goals: Mapping[str, Goal]) -> list[d
         {
             "name": name,
             "goal": f"{goals[name].text} {goals[name].bound}",
-            "measured": figure.value,
-            "low": figure.low,
-            "high": figure.high,
-            "met": goals[name].met(figure.value),
+            "measured": _known(figure.value),
+            "low": _known(figure.low),
+            "high": _known(figure.high),
+            "met": goals[name].met(figure),
         }
         for name, figure in measured.items()
     ]
@@ -148,7 +156,13 @@ def write(
     return judged
 
 
-def _number(value: float) -> str:
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "unknown"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 

@@ -15,7 +15,7 @@ from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent,
 from polybeast_moe.monitoring.console import Console
 from polybeast_moe.monitoring.make import make_sinks
 from polybeast_moe.monitoring.metrics import MetricsWindow
-from polybeast_moe.monitoring.resources import family_bytes
+from polybeast_moe.monitoring.resources import FamilyMemory
 from polybeast_moe.monitoring.sinks import Sinks
 from polybeast_moe.monitoring.status import Status
 
@@ -32,6 +32,7 @@ class Records:
         self._config = config
         self._console = console
         self._sinks = Sinks(make_sinks(config, run_dir), console.log)
+        self._memory = FamilyMemory()
         self._skipped = 0
         self._held_out: dict[str, float] = {}
         self._last_row: dict[str, Any] = {}
@@ -89,7 +90,7 @@ class Records:
         now = time.monotonic()
         if due or now - self._row_at >= self._config.monitoring.every_seconds:
             self._row_at = now
-            health = {"memory_bytes": family_bytes(), "restarts": restarts}
+            health = {"memory_bytes": self._memory.read(), "restarts": restarts}
             standing = {**self._standing(settings, counters, now), **health, **self._held_out}
             self._last_row = self.window.row(updates=counters.updates, **standing)
             self._held_out = {}

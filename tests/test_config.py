@@ -344,3 +344,12 @@ def test_a_guard_can_only_add_what_the_run_has(write):
     assert not load_config(file).stores_reward_terms()
     assert load_config(file, [f"guards.gold={{{limit}, setting: reward.gold, add: 0.1}}"]).stores_reward_terms()
     assert not load_config(file, [f"guards.task={{{limit}, setting: reward.task, add: 0.1}}"]).stores_reward_terms()
+
+
+def test_a_target_is_refused_where_only_the_best_scores_count(write):
+    file = write(MINIMAL)
+    target = "phases.transition.temperature={target_alpha_entropy: 0.4}"
+    assert load_config(file, ["policy.router.keep=2"]).policy.router.keep == 2
+    assert "phases.transition.temperature.target_alpha_entropy: is found from all scores" in complaint(
+        file, target, "policy.router.keep=2"
+    )

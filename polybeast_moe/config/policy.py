@@ -30,9 +30,19 @@ class GraphConfig(Section):
 class RouterConfig(Section):
     """Scores are `score_bound * tanh(s / score_bound)` before the temperature divides them."""
 
+    kind: Literal["learned", "frozen", "scenes"] = Field(
+        "learned", description="frozen: random and never trained; scenes: the expert that the raw observation calls for"
+    )
+    keep: PositiveInt | None = Field(None, description="in each state only so many best scores count; None: all")
     hidden: PositiveInt = 64
     score_bound: PositiveFloat = 1.0
     operator_prior: bool = Field(True, description="add the graph's operator scores, summed per expert, to the scores")
+
+    @model_validator(mode="after")
+    def _prior_is_learned(self) -> RouterConfig:
+        if self.kind != "learned" and self.operator_prior:
+            raise ValueError(f"the prior is learned: kind {self.kind} goes with operator_prior: false")
+        return self
 
 
 class PolicyConfig(Section):
@@ -65,6 +75,14 @@ class PolicyConfig(Section):
         if len(set(value)) != len(value):
             raise ValueError("expert names must differ")
         return value
+
+    @model_validator(mode="after")
+    def _router_fits_experts(self) -> PolicyConfig:
+        if self.router.keep is not None and self.router.keep > len(self.experts):
+            raise ValueError(f"router.keep ({self.router.keep}) is more than there are experts ({len(self.experts)})")
+        if self.router.kind == "scenes" and self.experts != SEMANTIC_EXPERTS:
+            raise ValueError(f"router.kind scenes needs the experts {', '.join(SEMANTIC_EXPERTS)}")
+        return self
 
     @property
     def expert_names(self) -> tuple[str, ...]:

@@ -161,6 +161,16 @@ class RunConfig(Section):
         for reads, stores in (("full_map", "store_glyphs"), ("inventory", "store_inventory")):
             if getattr(self.policy, reads) and not getattr(self.env, stores):
                 raise misfit(("policy", reads), f"needs env.{stores}: true")
+        if self.policy.router.kind == "scenes" and not self.env.store_glyphs:
+            raise misfit(("policy", "router", "kind"), "scenes needs env.store_glyphs: true")
+        return self
+
+    @model_validator(mode="after")
+    def _a_target_knows_what_is_routed(self) -> RunConfig:
+        for index, phase in enumerate(self.phases):
+            if isinstance(phase.temperature, EntropyTarget) and self.policy.router.keep is not None:
+                what = "is found from all scores: it needs policy.router.keep: null"
+                raise misfit(("phases", index, "temperature", "target_alpha_entropy"), what)
         return self
 
     @model_validator(mode="after")

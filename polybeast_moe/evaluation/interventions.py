@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from polybeast_moe.envs.scenes import scenes
 from polybeast_moe.errors import UserError
 from polybeast_moe.evaluation.games import Turn
 from polybeast_moe.evaluation.play import Change, InferWith, Player
-from polybeast_moe.evaluation.scenes import scenes
 from polybeast_moe.evaluation.statistics import Floats
 from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.models.graph_stream import GraphReadout

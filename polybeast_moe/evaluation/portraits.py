@@ -9,8 +9,8 @@ import numpy as np
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.engine import ACTION_NAMES
+from polybeast_moe.envs.scenes import SCENES, scenes
 from polybeast_moe.evaluation.play import Moment
-from polybeast_moe.evaluation.scenes import SCENES, scenes
 from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.models import Policy
 from polybeast_moe.models.policy import GraphMoEPolicy

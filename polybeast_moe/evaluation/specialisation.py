@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from polybeast_moe.envs.scenes import SCENES, scenes
 from polybeast_moe.evaluation.play import Moment
-from polybeast_moe.evaluation.scenes import SCENES, scenes
 from polybeast_moe.evaluation.statistics import Floats, entropy
 
 Ints = NDArray[np.int64]

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from polybeast_moe import _C
 from polybeast_moe.envs import NetHackVectorEnv, Replay
 from polybeast_moe.envs.engine import ACTION_NAMES, ACTIONS
+from polybeast_moe.envs.scenes import SCENES, scenes
 from polybeast_moe.evaluation.agent import Agent
 from polybeast_moe.evaluation.draws import episode_seeds
 from polybeast_moe.evaluation.evaluate import HOW_DONE
 from polybeast_moe.evaluation.observe import RAW_KEYS, observe
-from polybeast_moe.evaluation.scenes import SCENES, scenes
 from polybeast_moe.models import PolicyOutput
 
 KEYS = (*RAW_KEYS, "tty_chars", "tty_colors", "tty_cursor")

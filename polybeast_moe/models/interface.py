@@ -45,7 +45,7 @@ class PolicyOutput(NamedTuple):
     alpha: Tensor
     """[N, E]: weights of the experts, on the simplex."""
     router_scores: Tensor
-    """[N, E]: bounded scores, before the temperature divides them."""
+    """[N, E]: bounded scores of all experts, before the temperature divides them."""
     alpha_entropy: Tensor
     """[N]: H(alpha) in nats."""
     expert_logits: Tensor

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
 from polybeast_moe.models.inventory import InventoryEncoder
 from polybeast_moe.models.recurrent import RecurrentCore
-from polybeast_moe.models.router import Router, bounded
+from polybeast_moe.models.router import Router, SceneRouter, best, bounded
 from polybeast_moe.models.single_expert import Inputs, single_expert_hidden
 from polybeast_moe.models.status import BlstatsEncoder, MessageEncoder
 from polybeast_moe.ops import expert_mixture
@@ -92,10 +92,13 @@ class GraphMoEPolicy(Policy):
         seen = policy.lstm or policy.hidden
         intent = config.graph.hidden if self.graph is not None else 0
         features = seen + (intent if policy.expert_intent else 0)
-        self.router: Router | None = None
+        self.router: Router | SceneRouter | None = None
+        self.keep = policy.router.keep if policy.single_expert == "none" else None
         hidden = policy.expert_hidden
         if policy.single_expert == "none":
-            self.router = Router(policy.router, seen + intent, len(self.expert_names))
+            by_scene = policy.router.kind == "scenes"
+            size = seen + intent, len(self.expert_names)
+            self.router = SceneRouter(policy.router) if by_scene else Router(policy.router, *size)
         else:
             hidden = single_expert_hidden(policy, Inputs(features, seen + intent, num_actions))
         self.experts = Experts(features, hidden, num_actions, len(self.expert_names))
@@ -151,12 +154,11 @@ class GraphMoEPolicy(Policy):
                 read = self.graph(observation.conditions, weights_version)
             both = torch.cat([seen, read.intent], dim=1)
             prior = read.prior if self.operator_prior else None
-        router_scores = both.new_zeros(len(both), 1) if self.router is None else self.router(both, prior)
-        support = None if every_expert else self._support(router_scores, routing, temperature)
+        router_scores = self._scores(observation, both, prior)
+        counted = best(router_scores, self.keep)
+        support = None if every_expert else self._support(counted, routing, temperature)
         expert_logits = self.experts(both if self.expert_intent else seen, support)
-        mixture = expert_mixture(
-            router_scores, expert_logits, temperature, routing=routing, backend=self.mixture_backend
-        )
+        mixture = expert_mixture(counted, expert_logits, temperature, routing=routing, backend=self.mixture_backend)
         return PolicyOutput(
             logits=mixture.logits,
             value=self.value(both).squeeze(1),
@@ -169,6 +171,14 @@ class GraphMoEPolicy(Policy):
             graph_prior=self._bounded_prior(prior),
             graph_spread=read.spread if read is not None else None,
         )
+
+    def _scores(self, observation: Observation, features: Tensor, prior: Tensor | None) -> Tensor:
+        """Bounded scores [N, E] of all experts, whatever `keep` leaves of them."""
+        if self.router is None:
+            return features.new_zeros(len(features), 1)
+        if isinstance(self.router, SceneRouter):
+            return cast(Tensor, self.router(_stored(observation.glyphs, "glyphs"), observation.blstats))
+        return cast(Tensor, self.router(features, prior))
 
     def _bounded_prior(self, prior: Tensor | None) -> Tensor | None:
         """The prior as scores of its own, for losses: not while playing."""

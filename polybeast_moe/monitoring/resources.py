@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import time
 from pathlib import Path
 
 import psutil
+
+FAMILY_SECONDS = 1.0
 
 
 def family_bytes() -> int:
@@ -21,6 +24,20 @@ def family_bytes() -> int:
         with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
             total += _pss_bytes(process.pid) or process.memory_info().rss
     return total
+
+
+class FamilyMemory:
+    """`family_bytes`, looked at once in `FAMILY_SECONDS` at most, so that it may be asked for at every update."""
+
+    def __init__(self) -> None:
+        self._bytes, self._at = 0, -math.inf
+
+    def read(self) -> int:
+        """Returns the memory now or a moment ago."""
+        now = time.monotonic()
+        if now - self._at >= FAMILY_SECONDS:
+            self._bytes, self._at = family_bytes(), now
+        return self._bytes
 
 
 def _pss_bytes(pid: int) -> int | None:

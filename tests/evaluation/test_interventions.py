@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from polybeast_moe.envs.scenes import scenes
 from polybeast_moe.errors import UserError
 from polybeast_moe.evaluation.ablate import ablate, changes
 from polybeast_moe.evaluation.interventions import (
@@ -19,7 +20,6 @@ from polybeast_moe.evaluation.interventions import (
     with_gates,
 )
 from polybeast_moe.evaluation.play import Moment, Played, play_episodes
-from polybeast_moe.evaluation.scenes import scenes
 from polybeast_moe.evaluation.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from polybeast_moe.envs.scenes import SCENES
 from polybeast_moe.evaluation.play import play_episodes
-from polybeast_moe.evaluation.scenes import SCENES
 from polybeast_moe.evaluation.specialisation import (
     StateCollector,
     States,

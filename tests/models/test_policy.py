@@ -358,3 +358,37 @@ def test_describe_accounts_for_every_parameter(make_config: MakeConfig) -> None:
     costs = {name: float(per_row.replace(",", "")) for name, _, per_row, _ in lines}
     hidden, features = 12, 8 + 16  # experts: two products over the core's units and the intent
     assert costs["experts"] == pytest.approx(2 * 4 * (features * hidden + hidden * ACTIONS) / 1e3, abs=0.05)
+
+
+def test_a_hard_coded_router_reads_the_map_and_a_kept_pair_shares_the_work(
+    make_config: MakeConfig, observe: Observe
+) -> None:
+    hard = {"kind": "scenes", "operator_prior": False}
+    policy = make_policy(make_config(policy={"router": hard}, env={"store_glyphs": True}))
+    observation = observe(8)
+    with pytest.raises(ValueError, match="glyphs"):
+        policy(observation)
+    observation = observation._replace(glyphs=torch.full((8, 21, 79), 2378, dtype=torch.int16))
+    observation.blstats[:, [10, 11, 21]] = torch.tensor([14, 14, 1])
+    observation.blstats[:, 25] = torch.tensor([0, 8] * 4)  # every second one is food poisoned
+    alpha = policy(observation, routing="sparsemax", temperature=0.5).alpha
+    assert alpha.tolist() == [[0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0]] * 4
+
+    pair = make_policy(make_config(policy={"router": {"keep": 2}}))
+    output = pair(observation, routing="softmax")
+    assert ((output.alpha > 0).sum(1) == 2).all()
+    assert output.router_scores.isfinite().all()  # losses may still act on all
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "message"),
+    [
+        ({"router": {"kind": "frozen"}}, {}, "operator_prior: false"),
+        ({"router": {"kind": "scenes", "operator_prior": False}}, {}, "store_glyphs"),
+        ({"router": {"kind": "scenes", "operator_prior": False}, "experts": ["a", "b"]}, {}, "needs the experts"),
+        ({"router": {"keep": 5}}, {}, "more than there are experts"),
+    ],
+)
+def test_routers_that_cannot_be_are_refused(make_config: MakeConfig, policy, env, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make_config(policy=policy, env=env)

@@ -6,7 +6,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from polybeast_moe.models.router import INWARD_GRADIENT, bounded
+from polybeast_moe.config import RouterConfig
+from polybeast_moe.models.router import INWARD_GRADIENT, Router, SceneRouter, best, bounded
+from polybeast_moe.ops import expert_mixture
 
 
 @given(st.floats(-1e30, 1e30), st.floats(0.1, 10.0))
@@ -36,3 +38,44 @@ def test_descent_brings_a_saturated_score_back() -> None:
         (bounded(score, 1.0) + 0.5).square().sum().backward()
         optimizer.step()
     torch.testing.assert_close(bounded(score, 1.0).detach(), torch.tensor([-0.5]), atol=1e-3, rtol=0)
+
+
+def test_a_frozen_router_tells_states_apart_and_nothing_learns_through_it() -> None:
+    router = Router(RouterConfig(kind="frozen", operator_prior=False), features=24, experts=4)
+    features = torch.randn(256, 24, requires_grad=True)
+    scores = router(features)
+    assert scores.std(dim=0).min() > 0.2  # a learned one begins at about 0.01
+    assert not scores.requires_grad
+    assert not any(parameter.requires_grad for parameter in router.parameters())
+    assert Router(RouterConfig(), features=24, experts=4)(features).requires_grad
+
+
+def test_only_the_best_scores_count() -> None:
+    scores = torch.tensor([[0.1, 0.4, -0.3, 0.4], [0.0, -1.0, 0.9, 0.5]], requires_grad=True)
+    counted = best(scores, 2)
+    infinite = float("inf")
+    torch.testing.assert_close(
+        counted.detach(),
+        torch.tensor([[-infinite, 0.4, -infinite, 0.4], [-infinite, -infinite, 0.9, 0.5]]),
+    )
+    assert best(scores, None) is scores
+    softmax = expert_mixture(counted, torch.randn(2, 4, 3), 1.0, routing="softmax")
+    torch.testing.assert_close(softmax.alpha[0].detach(), torch.tensor([0.0, 0.5, 0.0, 0.5]))
+    softmax.logits.sum().backward()
+    assert scores.grad is not None
+    assert scores.grad.isfinite().all()
+    assert torch.equal(scores.grad != 0, torch.tensor([[False, True, False, True], [False, False, True, True]]))
+
+
+def test_equal_scores_leave_as_many_as_are_kept() -> None:
+    assert (best(torch.zeros(5, 4), 2) == 0).sum(-1).tolist() == [2] * 5
+
+
+def test_the_scene_router_gives_each_scene_its_expert() -> None:
+    glyphs = torch.full((2, 21, 79), 2378, dtype=torch.int16)  # a floor without end: nothing to explore
+    blstats = torch.zeros(2, 27, dtype=torch.int64)
+    blstats[:, [0, 1, 10, 11, 21]] = torch.tensor([40, 10, 14, 14, 1])
+    blstats[1, 10] = 4  # few hit points
+    router = SceneRouter(RouterConfig(kind="scenes", operator_prior=False, score_bound=2.0))
+    assert router(glyphs, blstats).tolist() == [[-2.0, -2.0, -2.0, 2.0], [2.0, -2.0, -2.0, -2.0]]
+    assert not list(router.parameters())

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from polybeast_moe.monitoring.resources import cgroup_cores, family_bytes, usable_cores
+import pytest
+
+from polybeast_moe.monitoring import resources
+from polybeast_moe.monitoring.resources import FamilyMemory, cgroup_cores, family_bytes, usable_cores
+
+
+def test_the_familys_memory_is_looked_at_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = FamilyMemory()
+    first = memory.read()
+    with mmap.mmap(-1, 32 << 20) as block:
+        for page in range(0, len(block), mmap.PAGESIZE):
+            block[page] = 1
+        assert memory.read() == first  # at every update it would cost more than the row does
+        monkeypatch.setattr(resources, "FAMILY_SECONDS", 0.0)
+        assert memory.read() - first > 16 << 20
 
 
 def test_the_family_holds_what_its_children_hold() -> None:

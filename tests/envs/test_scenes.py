@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from polybeast_moe.envs import NetHackVectorEnv
-from polybeast_moe.evaluation import scenes as module
-from polybeast_moe.evaluation.scenes import SCENES, scenes
+from polybeast_moe.envs import scenes as module
+from polybeast_moe.envs.scenes import SCENES, scenes
 
 STONE, FLOOR, WALL, JACKAL, KITTEN, HERO = 2359, 2378, 2360, 10, 381 + 32, 327
 

@@ -41,8 +41,8 @@ def in_danger(blstats: NDArray[np.int64]) -> NDArray[np.bool_]:
 def monster_near(glyphs: NDArray[np.int16], blstats: NDArray[np.int64]) -> NDArray[np.bool_]:
     """A monster that is no pet within `NEAR` squares: [N, 21, 79], [N, 27] -> [N]."""
     monster = (glyphs < _MONSTERS) | (glyphs == _INVISIBLE) | ((glyphs >= _DETECTED) & (glyphs < _DETECTED_END))
-    distance = _distance(glyphs, blstats)
-    return np.asarray((monster & (distance > 0) & (distance <= NEAR)).any(axis=(1, 2)))
+    beside = _within(NEAR, glyphs, blstats) & ~_within(0, glyphs, blstats)
+    return np.asarray((monster & beside).any(axis=(1, 2)))
 
 
 def unexplored_near(glyphs: NDArray[np.int16], blstats: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -53,11 +53,11 @@ def unexplored_near(glyphs: NDArray[np.int16], blstats: NDArray[np.int64]) -> ND
         for column in range(3):
             beside |= dark[:, row : row + glyphs.shape[1], column : column + glyphs.shape[2]]
     edge = np.isin(glyphs, _OPEN) & beside
-    return np.asarray((edge & (_distance(glyphs, blstats) <= REACH)).any(axis=(1, 2)))
+    return np.asarray((edge & _within(REACH, glyphs, blstats)).any(axis=(1, 2)))
 
 
-def _distance(glyphs: NDArray[np.int16], blstats: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Squares between the hero and each square, diagonals counting as one: [N, 21, 79]."""
-    rows = np.abs(np.arange(glyphs.shape[1]) - blstats[:, _Y, None])[:, :, None]
-    columns = np.abs(np.arange(glyphs.shape[2]) - blstats[:, _X, None])[:, None, :]
-    return np.asarray(np.maximum(rows, columns))
+def _within(squares: int, glyphs: NDArray[np.int16], blstats: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which squares are at most so many from the hero, diagonals counting as one: [N, 21, 79]."""
+    rows = np.abs(np.arange(glyphs.shape[1]) - blstats[:, _Y, None]) <= squares
+    columns = np.abs(np.arange(glyphs.shape[2]) - blstats[:, _X, None]) <= squares
+    return np.asarray(rows[:, :, None] & columns[:, None, :])
