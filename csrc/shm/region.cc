@@ -159,9 +159,14 @@ bool Region::deliver(std::size_t index, Owner owner) {
 }
 
 std::vector<std::size_t> Region::take_delivered(std::size_t count) {
+  // What is delivered while we look waits for the next time: behind our back a group may deliver into a slot that we have
+  // passed, then into one that lies ahead, and the second rollout would overtake the first.
+  const std::uint64_t horizon = region_header(base_).deliveries.load();
   std::vector<std::pair<std::uint64_t, std::size_t>> waiting;
   for (std::size_t i = 0; i < spec_.slots; ++i) {
-    if (shm::load(header(i)).owner == Owner::kDelivered) waiting.emplace_back(header(i).delivery.load(), i);
+    if (shm::load(header(i)).owner != Owner::kDelivered) continue;
+    const std::uint64_t delivery = header(i).delivery.load();
+    if (delivery < horizon) waiting.emplace_back(delivery, i);
   }
   if (waiting.size() < count) return {};
   std::sort(waiting.begin(), waiting.end());
