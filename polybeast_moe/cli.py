@@ -239,14 +239,18 @@ def _train(arguments: argparse.Namespace) -> int:
 
 def _with_ranks(lead: Callable[[Ranks], int]) -> int:
     """Trains with the ranks that torchrun has started, if it has; `lead` is what rank 0 does."""
-    from polybeast_moe.learning.distributed import joined
+    from polybeast_moe.learning.distributed import joined, leave
 
     with joined() as ranks:
         if ranks.lead:
-            return lead(ranks)
-        from polybeast_moe.follower import follow
+            code = lead(ranks)
+        else:
+            from polybeast_moe.follower import follow
 
-        return follow(ranks)
+            code = follow(ranks)
+    if ranks.size > 1:
+        leave(code)
+    return code
 
 
 def _begin(arguments: argparse.Namespace, config: RunConfig, origin: Origin | None, ranks: Ranks) -> int:

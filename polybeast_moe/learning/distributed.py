@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -150,6 +151,17 @@ def joined() -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
+def leave(code: int) -> NoReturn:
+    """Ends the process of one of several ranks, all its work done and closed.
+
+    Not by Python's own end: DDP keeps the process group, and with it Gloo's threads, alive until there, and a thread
+    that then lets go of its last tensor waits for an interpreter that is gone and aborts the process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def _fresh_store(rank: int, size: int) -> Store:
     """Returns a part of torchrun's store that belongs to this start of the ranks alone.
 
@@ -205,7 +217,7 @@ class Backward:
         self._module = _Losses(parameters)
         if ranks.size > 1:
             devices = [torch.cuda.current_device()] if next(parameters.parameters()).is_cuda else None
-            self._ddp = DistributedDataParallel(self._module, device_ids=devices, broadcast_buffers=False)
+            self._ddp = DistributedDataParallel(self._module, device_ids=devices, forward_sync_buffers=False)
 
     def __call__(self, loss: Callable[[], Tensor | None], share: float = 1.0) -> None:
         """Calls `loss` and goes backward. A rank without a batch (share 0, loss None) gives zeros."""

@@ -16,7 +16,7 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.config_files import resolve_data_file
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.graph import load_graph
-from polybeast_moe.learning.distributed import Ranks, joined
+from polybeast_moe.learning.distributed import Ranks, joined, leave
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.models import Policy, build_policy
 
@@ -56,3 +56,4 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave(0)
