@@ -46,6 +46,10 @@ nle_obs arrays_in(ObservationBuffers& buffers) {
   return arrays;
 }
 
+bool shows_terminal(const nle_obs& arrays) {
+  return arrays.tty_chars != nullptr || arrays.tty_colors != nullptr || arrays.tty_cursor != nullptr;
+}
+
 }  // namespace
 
 Game::Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory,
@@ -58,7 +62,7 @@ Game::Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, st
            const nle_obs& arrays, double* reward_terms)
     : settings_(std::move(settings)),
       directory_(std::move(directory)),
-      library_(std::move(library), settings_.clock),
+      library_(std::move(library), settings_.clock, shows_terminal(arrays)),
       nle_settings_(std::make_unique<nle_settings>()),
       obs_(arrays),
       task_(settings_.task),
@@ -199,7 +203,7 @@ void Game::quit() {
 // A quit that leaves the observation alone. Without it the episode would be missing from the list of the best games,
 // which the terminal shows after each death; nothing else depends on it, so a game that shows no terminal skips it.
 void Game::quit_unseen() {
-  if (obs_.tty_chars == nullptr && obs_.tty_colors == nullptr && obs_.tty_cursor == nullptr) return;
+  if (!shows_terminal(obs_)) return;
   const nle_obs shown = obs_;
   for (const ObservationKey& key : kObservationKeys) key.point(obs_, nullptr);
   ObservationBuffers unseen = buffers_;

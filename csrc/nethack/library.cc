@@ -111,6 +111,16 @@ std::tm* pbm_localtime(const std::time_t* when) {
   const bool pinned = current_call != nullptr && current_call->clock;
   return pinned ? gmtime_r(when, &broken_down) : localtime_r(when, &broken_down);
 }
+
+// What draws on NLE's terminal: the status lines and the map's glyphs, then characters and escape sequences into a
+// buffer (nle.c), from there into an emulator. Nothing but the tty_* keys reads it, so where they are not wanted
+// nothing is drawn.
+void pbm_status_update(int /*field*/, void* /*value*/, int, int, int, unsigned long*) {}
+void pbm_print_glyph(int /*window*/, signed char, signed char, int, int) {}
+int pbm_putchar(int character) { return character; }
+int pbm_puts(const char* /*text*/) { return 0; }
+int pbm_xputs(const char* /*text*/) { return 0; }
+int pbm_fflush(void* /*stream*/) { return 0; }
 }
 
 struct Replacement {
@@ -132,8 +142,25 @@ const std::array kReplacements = {
     Replacement{"__cxa_atexit", reinterpret_cast<void*>(pbm_cxa_atexit)},
 };
 
+// The same where no terminal is wanted.
+const std::array kTerminalReplacements = {
+    Replacement{"tty_status_update", reinterpret_cast<void*>(pbm_status_update)},
+    Replacement{"tty_print_glyph", reinterpret_cast<void*>(pbm_print_glyph)},
+    Replacement{"nle_putchar", reinterpret_cast<void*>(pbm_putchar)},
+    Replacement{"nle_puts", reinterpret_cast<void*>(pbm_puts)},
+    Replacement{"nle_xputs", reinterpret_cast<void*>(pbm_xputs)},
+    Replacement{"nle_fflush", reinterpret_cast<void*>(pbm_fflush)},
+};
+
+template <std::size_t N>
+void* find(const std::array<Replacement, N>& replacements, std::string_view name) {
+  const auto found =
+      std::find_if(replacements.begin(), replacements.end(), [name](const auto& r) { return r.name == name; });
+  return found == replacements.end() ? nullptr : found->function;
+}
+
 bool is_replaced(std::string_view name) {
-  return std::any_of(kReplacements.begin(), kReplacements.end(), [name](const auto& r) { return r.name == name; });
+  return find(kReplacements, name) != nullptr || find(kTerminalReplacements, name) != nullptr;
 }
 
 FileDescriptor memory_file(const char* name, const std::vector<std::uint8_t>& bytes) {
@@ -204,8 +231,11 @@ void LibraryFile::read_segments() {
   }
 }
 
-Library::Library(std::shared_ptr<const LibraryFile> file, std::optional<std::int64_t> clock)
-    : file_(std::move(file)), clock_(clock), memory_file_(memory_file("libnethack", file_->bytes())) {
+Library::Library(std::shared_ptr<const LibraryFile> file, std::optional<std::int64_t> clock, bool terminal)
+    : file_(std::move(file)),
+      clock_(clock),
+      terminal_(terminal),
+      memory_file_(memory_file("libnethack", file_->bytes())) {
   load();
 }
 
@@ -349,13 +379,13 @@ void Library::replace_functions(const link_map& image) {
   std::size_t replaced = 0;
   for (std::size_t i = 0; i < slots_bytes / sizeof(ElfW(Rela)); ++i) {
     const std::string_view name = names + symbols[ELF64_R_SYM(slots[i].r_info)].st_name;
-    for (const Replacement& replacement : kReplacements) {
-      if (name != replacement.name) continue;
-      std::memcpy(reinterpret_cast<void*>(image.l_addr + slots[i].r_offset), &replacement.function, sizeof(void*));
-      ++replaced;
-    }
+    void* function = find(kReplacements, name);
+    if (function == nullptr && !terminal_) function = find(kTerminalReplacements, name);
+    if (function == nullptr) continue;
+    std::memcpy(reinterpret_cast<void*>(image.l_addr + slots[i].r_offset), &function, sizeof function);
+    ++replaced;
   }
-  if (replaced != kReplacements.size())
+  if (replaced != kReplacements.size() + (terminal_ ? 0 : kTerminalReplacements.size()))
     throw std::runtime_error("libnethack.so lacks a function that must be replaced");
 }
 

@@ -54,10 +54,11 @@ struct Destructor {
   void* argument;
 };
 
-// One private copy, loaded and callable. `time` and `localtime` inside it follow `clock` when that is given.
+// One private copy, loaded and callable. `time` and `localtime` inside it follow `clock` when that is given. Without
+// `terminal` nothing is drawn on NLE's terminal (the tty_* keys).
 class Library {
  public:
-  Library(std::shared_ptr<const LibraryFile> file, std::optional<std::int64_t> clock);
+  Library(std::shared_ptr<const LibraryFile> file, std::optional<std::int64_t> clock, bool terminal);
   ~Library();
   Library(const Library&) = delete;
   Library& operator=(const Library&) = delete;
@@ -86,6 +87,7 @@ class Library {
 
   std::shared_ptr<const LibraryFile> file_;
   std::optional<std::int64_t> clock_;
+  bool terminal_;
   // Stays open for the object's life: dlopen of a reused descriptor number returns the image already loaded under that
   // name, and two games would silently share their state.
   FileDescriptor memory_file_;

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
+from polybeast_moe import _C
 from polybeast_moe.envs import TASKS
 
 HERE = Path(__file__).parent
 
 MONK, VALKYRIE, ANYBODY = "mon-hum-neu-mal", "val-hum-neu-fem", "@"
+WITHOUT_TERMINAL = [key for key in _C.OBSERVATION_KEYS if not key.startswith("tty_")]
 
 
 def keys(*texts: str) -> list[int]:
@@ -121,6 +123,15 @@ def test_a_task_that_is_done_equals_nle(pinned_clock: Path, task: str, text: str
 def test_games_in_processes_of_their_own_equal_nle(pinned_clock: Path) -> None:
     seen = duel(pinned_clock, "NetHackScore-v0", 5, 250, processes=2, options={"max_episode_steps": 100})
     assert seen["episodes"] >= 10
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_games_that_draw_no_terminal_equal_nle(pinned_clock: Path, task: str) -> None:
+    """NLE draws one whoever looks. Anybody plays, with all modes and questions open: menus, texts and --More--."""
+    options = {"character": ANYBODY, "max_episode_steps": 600, "allow_all_modes": True, "allow_all_yn_questions": True}
+    seen = duel(pinned_clock, task, 3, 700, keys=WITHOUT_TERMINAL, options=options, seed=23)
+    assert seen["steps"] >= 2000
+    assert seen["episodes"] >= 3
 
 
 def test_some_keys_are_observed_alone(pinned_clock: Path) -> None:
