@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -139,8 +140,12 @@ class RunDirectory:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Lets go of the lock. A failure leaves its reason in `run.log`; a mistake in what was given is told alone."""
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as log:
+                log.writelines(traceback.format_exception(error))
         self.close()
 
     def _refuse_run(self) -> None:
