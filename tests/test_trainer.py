@@ -347,6 +347,8 @@ def test_updates_that_are_not_finite_are_said_and_the_run_goes_on(make_config, t
     monkeypatch.setattr(trainer, "make_batch", poisoned)
     assert train(make_config(), tmp_path / "run") == 0
     assert "update 3 skipped: its loss or gradient was not finite (1 since the start)" in capsys.readouterr().out
+    first = rows(tmp_path / "run" / "metrics.csv")[0]  # the frames of the skipped update were played all the same
+    assert float(first["frames_per_second"]) * float(first["wall_seconds"]) == pytest.approx(int(first["frames"]))
     snapshot = newest(tmp_path / "run")
     assert snapshot.state["policy_version"] == 9
     assert all(torch.isfinite(value).all() for value in snapshot.weights.values())

@@ -111,6 +111,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _entropy_targets_can_be_reached(self) -> RunConfig:
+        # Of the experts that are configured, also where `single_expert` takes their place for a comparison: the phases
+        # stay as they are, and with one expert nothing is steered.
         highest = math.log(len(self.policy.experts))
         for index, phase in enumerate(self.phases):
             if isinstance(phase.temperature, EntropyTarget):

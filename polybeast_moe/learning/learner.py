@@ -77,6 +77,7 @@ class Learner:
             What this rank's own batch showed at the first step. The norm of the gradient, and whether it was applied,
             are everybody's.
         """
+        self._take_in_rewards(batch, settings, share)
         measured: list[_Losses] = []
 
         def loss() -> Tensor | None:
@@ -114,9 +115,7 @@ class Learner:
         behaviour = torch.log_softmax(batch.behaviour_logits, dim=-1)
         behaviour_log_probs = behaviour.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
 
-        targets = self._targets(
-            batch, settings, output, values.detach(), log_probs.detach(), behaviour_log_probs, over_ranks
-        )
+        targets = self._targets(batch, settings, output, values.detach(), log_probs.detach(), behaviour_log_probs)
         advantages = targets.pg_advantages
         if config.normalise_advantages:
             advantages = losses.normalised(advantages, over_ranks)
@@ -149,8 +148,9 @@ class Learner:
             "loss_total": seen.total.item(),
             **{f"loss_{name}": value.item() for name, value in seen.parts.items()},
         }
-        if settings.target_alpha_entropy is not None:
-            target, scores = settings.target_alpha_entropy, seen.output.router_scores[:live]
+        scores = seen.output.router_scores[:live]
+        if settings.target_alpha_entropy is not None and scores.shape[1] > 1:  # one expert leaves nothing to steer
+            target = settings.target_alpha_entropy
             diagnostics["target_alpha_entropy"] = target
             diagnostics["matching_temperature"] = matching_temperature(scores, target, cast(Routing, settings.routing))
         if seen.output.graph_spread is not None:
@@ -173,10 +173,18 @@ class Learner:
         before = torch.log_softmax(logits, dim=-1).view(batch.steps + 1, batch.games, -1)[:-1]
         return (before.exp() * (before - log_policy)).sum(-1).mean()
 
+    def _take_in_rewards(self, batch: Batch | None, settings: Settings, share: float) -> None:
+        """Moves the scale of rewards by this batch: once, however many passes are made over it."""
+        if self._reward_scale is None:
+            return
+        mean_square = torch.zeros((), dtype=torch.float64)
+        if batch is not None:
+            rewards = losses.training_reward(batch.reward, batch.reward_terms, settings.reward)
+            mean_square = rewards.double().square().mean()
+        self._reward_scale.take(self._ranks.mean(mean_square, share).item())
+
     def _stand_in(self, settings: Settings) -> None:
         """A rank without a batch takes part in the means that `_losses` takes over ranks, with nothing of its own."""
-        if self._reward_scale is not None:
-            self._reward_scale.take(self._ranks.mean(torch.zeros((), dtype=torch.float64), 0.0).item())
         if self._config.normalise_advantages:
             self._ranks.mean(torch.zeros(2, dtype=torch.float64), 0.0)
         if settings.losses.load_balance:
@@ -229,14 +237,13 @@ class Learner:
         values: Tensor,
         log_probs: Tensor,
         behaviour_log_probs: Tensor,
-        over_ranks: Callable[[Tensor], Tensor] = lambda mean: mean,
     ) -> VTrace:
         """V-trace targets; a step limit bootstraps from the final observation: r + γ V(final), discount 0."""
         config = self._config
         ended = batch.terminated | batch.truncated
         rewards = losses.training_reward(batch.reward, batch.reward_terms, settings.reward)
         if self._reward_scale is not None:
-            rewards = self._reward_scale.normalised(rewards, over_ranks)
+            rewards = self._reward_scale.normalised(rewards)
         rewards = losses.transform_reward(rewards, config.reward)
         if len(batch.final_step):
             final = self._final_values(batch, settings, output)

@@ -480,13 +480,27 @@ def test_normalised_rewards_are_blind_to_their_scale_and_keep_their_zero() -> No
 
 def test_the_scale_of_rewards_is_a_mean_over_updates_without_the_bias_of_its_beginning() -> None:
     scale, rewards = RewardScale(), torch.tensor([[3.0, 4.0]])
+
+    def mean_square_after(rewards: Tensor, updates: int = 1) -> float:
+        for _ in range(updates):
+            scale.take(rewards.square().mean().item())
+        return scale.normalised(rewards).square().mean().item()
+
     for _ in range(3):
-        assert scale.normalised(rewards).square().mean().item() == pytest.approx(1)
-    assert torch.isnan(scale.normalised(torch.full((1, 2), math.nan))).all()
-    assert scale.normalised(rewards).square().mean().item() == pytest.approx(1)  # nothing of it was kept
-    for _ in range(1000):
-        scale.normalised(10 * rewards)
-    assert scale.normalised(10 * rewards).square().mean().item() == pytest.approx(1, rel=1e-3)
+        assert mean_square_after(rewards) == pytest.approx(1)
+    assert math.isnan(mean_square_after(torch.full((1, 2), math.nan)))
+    assert mean_square_after(rewards) == pytest.approx(1)  # nothing of it was kept
+    assert mean_square_after(10 * rewards, updates=1000) == pytest.approx(1, rel=1e-3)
+
+
+def test_the_scale_of_rewards_takes_in_a_batch_once_however_many_passes_are_made() -> None:
+    reward = RewardConfig(transform="none", normalise=True)
+    once, often = (Learner(TinyPolicy(), config(reward=reward, passes=passes)) for passes in (1, 3))
+    for scale in (1.0, 50.0):
+        for learner in (once, often):
+            batch = make_batch(ENDS)
+            learner.update(replace(batch, reward=scale * batch.reward), phase(1e-3))
+    assert often.optimizer_state()["reward_scale"] == once.optimizer_state()["reward_scale"]
 
 
 def test_restoring_goes_on_exactly() -> None:
