@@ -157,8 +157,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_evaluate(add("evaluate", "play whole episodes and say how they score"))
     _add_watch(add("watch", "show a game, and what the policy makes of it"))
     doctor = add("doctor", "show what this machine has, and what to do about problems")
-    doctor.add_argument("--self-test", action="store_true", help="also try engine, kernels and processes")
-    doctor.add_argument(
+    what = doctor.add_mutually_exclusive_group()
+    what.add_argument("--self-test", action="store_true", help="also try engine, kernels and processes")
+    what.add_argument(
         "--plan", nargs=2, type=int, metavar=("GPUS", "CORES"), help="predict frames/s and name what binds"
     )
     doctor.add_argument(
@@ -220,6 +221,8 @@ def _run(arguments: argparse.Namespace) -> int:
             from polybeast_moe.control.command import control
 
             return control(Path(arguments.run_dir), arguments.words, as_json=arguments.json, use_inbox=arguments.inbox)
+    if arguments.gpu_us and not (arguments.plan and arguments.plan[0]):
+        raise UserError("--gpu-us is what a GPU of a plan costs: give --plan GPUS CORES with it, GPUS above 0")
     return _plan(arguments) if arguments.plan else _doctor(arguments.self_test)
 
 
