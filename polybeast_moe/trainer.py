@@ -85,7 +85,7 @@ def train(
         finally:
             trainer.close()
         if not stop():
-            measure_random_policy(config, package, games.path, run_dir.path, console.log, stop)
+            measure_random_policy(config, run_dir.path, console.log, stop)
     if stop():
         print(f"Stopped {stop.reason}. Go on with: polybeast-moe resume {run_dir.path}")
         return stop.exit_code
