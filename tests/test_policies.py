@@ -67,6 +67,20 @@ def test_the_documented_policy_of_ones_own_trains(make_config, tmp_path: Path, m
     assert weights["value.0.weight"].shape[0] == 128
 
 
+def test_the_documented_loss_and_reward_of_ones_own_train(make_config, tmp_path: Path, monkeypatch) -> None:
+    for page, name in (("own-loss", "my_losses"), ("own-reward", "my_rewards")):
+        (example,) = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/howto/{page}.md").read_text(), re.DOTALL)
+        (tmp_path / f"{name}.py").write_text(example)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(trainer, "write_report", lambda path: path)
+    own = ("learner.extra_loss=my_losses.small_logits", "learner.reward.function=my_rewards.likes_depth")
+    train_and_look(make_config(*SHORT, *own, "phases.transition.losses.extra=0.5"), tmp_path / "run")
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        warmup, transition = csv.DictReader(file)
+    assert float(warmup["loss_extra"]) == 0
+    assert float(transition["loss_extra"]) > 0
+
+
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference graph is not here")
 def test_the_reference_graph_trains(make_config, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(trainer, "write_report", lambda path: path)

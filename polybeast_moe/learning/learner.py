@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from polybeast_moe.config import LearnerConfig, OptimizerConfig
+from polybeast_moe.errors import UserError
+from polybeast_moe.import_paths import function_at
 from polybeast_moe.learning import losses
 from polybeast_moe.learning.distributed import ALONE, Backward, Ranks
 from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective
@@ -54,7 +56,10 @@ class Learner:
     """Owns the optimiser of a policy. `version` is the policy's: it grows by one with every update applied."""
 
     def __init__(self, policy: Policy, config: LearnerConfig, ranks: Ranks = ALONE, *, experts: int = 1) -> None:
-        """With several `ranks` all learners take each step together; `experts` is how many the policy scores."""
+        """With several `ranks` all learners take each step together; `experts` is how many the policy scores.
+
+        Raises UserError where a function of the user's own cannot be imported.
+        """
         self._policy = policy
         self._config = config
         self._optimizer = make_optimizer(policy, config.optimizer)
@@ -63,6 +68,9 @@ class Learner:
         self._ranks = ranks
         self._experts = experts
         self._reward_scale = RewardScale() if config.reward.normalise else None
+        extra_loss, reward = config.extra_loss, config.reward.function
+        self._extra_loss = function_at(extra_loss, "learner.extra_loss") if extra_loss else None
+        self._own_reward = function_at(reward, "learner.reward.function") if reward else None
         self._before: Settings | None = None
         self.version = 0
 
@@ -122,6 +130,7 @@ class Learner:
 
         actor_critic = ActorCritic(log_policy, log_probs, values[:-1], targets.vs, advantages)
         parts = objective(actor_critic, output, batch.first, settings, over_ranks)
+        parts["extra"] = self._extra(output, batch, settings)
         return _Losses(
             torch.stack(list(parts.values())).sum(),
             parts,
@@ -173,14 +182,27 @@ class Learner:
         before = torch.log_softmax(logits, dim=-1).view(batch.steps + 1, batch.games, -1)[:-1]
         return (before.exp() * (before - log_policy)).sum(-1).mean()
 
+    def _extra(self, output: PolicyOutput, batch: Batch, settings: Settings) -> Tensor:
+        """The loss of the user's own, weighted; its rows are the output's, the bootstrap's B at their end included."""
+        weight = settings.losses.extra
+        if self._extra_loss is None or not weight:
+            return output.value.new_zeros(())
+        return weight * _of_shape((), self._extra_loss(output, batch), "learner.extra_loss")
+
+    def _rewards(self, batch: Batch, settings: Settings) -> Tensor:
+        """R [T, B]: the weighted sum of rewards, or what a function of the user's own makes of it."""
+        rewards = losses.training_reward(batch.reward, batch.reward_terms, settings.reward)
+        if self._own_reward is None:
+            return rewards
+        return _of_shape(rewards.shape, self._own_reward(rewards, batch), "learner.reward.function")
+
     def _take_in_rewards(self, batch: Batch | None, settings: Settings, share: float) -> None:
         """Moves the scale of rewards by this batch: once, however many passes are made over it."""
         if self._reward_scale is None:
             return
         mean_square = torch.zeros((), dtype=torch.float64)
         if batch is not None:
-            rewards = losses.training_reward(batch.reward, batch.reward_terms, settings.reward)
-            mean_square = rewards.double().square().mean()
+            mean_square = self._rewards(batch, settings).double().square().mean()
         self._reward_scale.take(self._ranks.mean(mean_square, share).item())
 
     def _stand_in(self, settings: Settings) -> None:
@@ -241,7 +263,7 @@ class Learner:
         """V-trace targets; a step limit bootstraps from the final observation: r + γ V(final), discount 0."""
         config = self._config
         ended = batch.terminated | batch.truncated
-        rewards = losses.training_reward(batch.reward, batch.reward_terms, settings.reward)
+        rewards = self._rewards(batch, settings)
         if self._reward_scale is not None:
             rewards = self._reward_scale.normalised(rewards)
         rewards = losses.transform_reward(rewards, config.reward)
@@ -281,6 +303,14 @@ class Learner:
                 group["lr"] = learning_rate
             self._optimizer.step()
         return norm
+
+
+def _of_shape(shape: tuple[int, ...], given: object, key: str) -> Tensor:
+    """Returns what a user's function gave. Raises UserError where it is no tensor of that shape."""
+    if not isinstance(given, Tensor) or given.shape != shape:
+        what = f"a tensor of shape {list(given.shape)}" if isinstance(given, Tensor) else repr(type(given).__name__)
+        raise UserError(f"{key}: the function must give a tensor of shape {list(shape)}, it gave {what}")
+    return given
 
 
 def make_optimizer(policy: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -46,6 +46,7 @@ class LossSettings:
     temporal_consistency: float = 0.0
     overlap: float = 0.0
     graph_smoothing: float = 0.0
+    extra: float = 0.0
 
 
 @dataclass(frozen=True)
