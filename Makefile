@@ -76,4 +76,6 @@ format: install
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 clean:
-	rm -rf .venv build *.egg-info polybeast_moe/*.so
+	rm -rf .venv build dist *.egg-info polybeast_moe/*.so polybeast_moe/pbm-actor polybeast_moe/pbm-games
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find benchmarks polybeast_moe tests tools -name __pycache__ -prune -exec rm -rf {} +

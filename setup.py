@@ -1,10 +1,15 @@
-"""Builds the C++ extension `polybeast_moe._C` and the programs beside it; all else is in pyproject.toml."""
+"""Builds the C++ extension `polybeast_moe._C`, the programs beside it, and puts `configs/` into a wheel.
+
+All else is in pyproject.toml.
+"""
 
 import os
+import shutil
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 PROGRAMS = {"pbm-actor": "csrc/actor/main.cc", "pbm-games": "csrc/envs/main.cc"}
 parts = sorted(
@@ -24,6 +29,18 @@ extension = Pybind11Extension(
     extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
     depends=sorted(str(path) for path in Path("csrc").rglob("*.h")),
 )
+
+
+class BuildPackageAndConfigurations(build_py):
+    """Puts the configurations into the package, unless that is used in place, beside the repository's `configs/`."""
+
+    def run(self) -> None:
+        """Copies modules and configurations to where a wheel is made."""
+        super().run()
+        if not self.editable_mode:
+            inside = Path(self.build_lib) / "polybeast_moe" / "configs"
+            shutil.rmtree(inside, ignore_errors=True)  # what an earlier build left
+            shutil.copytree("configs", inside)
 
 
 class BuildExtensionAndPrograms(build_ext):
@@ -57,4 +74,7 @@ class BuildExtensionAndPrograms(build_ext):
 
 
 ParallelCompile("PBM_BUILD_JOBS", default=os.cpu_count() or 1).install()
-setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtensionAndPrograms})
+setup(
+    ext_modules=[extension],
+    cmdclass={"build_ext": BuildExtensionAndPrograms, "build_py": BuildPackageAndConfigurations},
+)

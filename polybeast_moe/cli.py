@@ -157,8 +157,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_evaluate(add("evaluate", "play whole episodes and say how they score"))
     _add_watch(add("watch", "show a game, and what the policy makes of it"))
     doctor = add("doctor", "show what this machine has, and what to do about problems")
-    doctor.add_argument("--self-test", action="store_true", help="also try engine, kernels and processes")
-    doctor.add_argument(
+    what = doctor.add_mutually_exclusive_group()
+    what.add_argument("--self-test", action="store_true", help="also try engine, kernels and processes")
+    what.add_argument(
         "--plan", nargs=2, type=int, metavar=("GPUS", "CORES"), help="predict frames/s and name what binds"
     )
     doctor.add_argument(
@@ -220,6 +221,8 @@ def _run(arguments: argparse.Namespace) -> int:
             from polybeast_moe.control.command import control
 
             return control(Path(arguments.run_dir), arguments.words, as_json=arguments.json, use_inbox=arguments.inbox)
+    if arguments.gpu_us and not (arguments.plan and arguments.plan[0]):
+        raise UserError("--gpu-us is what a GPU of a plan costs: give --plan GPUS CORES with it, GPUS above 0")
     return _plan(arguments) if arguments.plan else _doctor(arguments.self_test)
 
 
@@ -262,14 +265,14 @@ def _begin(arguments: argparse.Namespace, config: RunConfig, origin: Origin | No
         if path is None:
             raise UserError("--resume-or-start needs to know which run: give --run-dir DIR")
         if holds_run(path):
-            return _go_on(path, config, ranks, start_without_snapshot=True)
+            return _go_on(path, config, ranks, may_start=True, origin=origin)
     path = path or f"runs/{Path(arguments.config).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     from polybeast_moe.trainer import train  # before anything is created
 
     with RunDirectory.create(path, config) as run:
         try:
             return train(config, run, None, origin, ranks)
-        except Exception:  # a foreign graph, for example: without a snapshot it is as if it had never been tried
+        except UserError:  # a foreign graph, for example: without a snapshot it is as if it had never been tried
             run.withdraw()
             raise
 
@@ -298,26 +301,31 @@ def _resume(path: str, overrides: Sequence[str]) -> int:
 
     check_nle()
     config = RunDirectory.open(path, lock=False).config(overrides)
-    return _with_ranks(lambda ranks: _go_on(path, config, ranks, start_without_snapshot=False))
+    return _with_ranks(lambda ranks: _go_on(path, config, ranks, may_start=False))
 
 
-def _go_on(path: str, config: RunConfig, ranks: Ranks, *, start_without_snapshot: bool) -> int:
-    """Continues the run in `path` with `config`, from its newest good snapshot."""
+def _go_on(path: str, config: RunConfig, ranks: Ranks, *, may_start: bool, origin: Origin | None = None) -> int:
+    """Continues the run in `path` with `config`, from its newest good snapshot.
+
+    One that ended before its first snapshot begins anew there, with `origin`, if it `may_start`.
+    """
     from polybeast_moe.run_directory import RunDirectory
     from polybeast_moe.snapshots import newest_good
 
     with RunDirectory.open(path) as run:
-        run.refuse_other_network(config)
-        snapshot, passed_over = newest_good(run.snapshots)
-        for broken, reason in passed_over:
-            print(f"polybeast-moe: snapshot {broken} passed over: {reason}", file=sys.stderr)
-        if snapshot is None and (passed_over or not start_without_snapshot):
-            raise UserError(f"run directory {path}: no good snapshot to go on from; start anew in another directory")
-        if snapshot is None:
-            run.write_config(config)
-            run.clear_records()
         from polybeast_moe.trainer import train
 
+        snapshot, passed_over = newest_good(run.snapshots)
+        if snapshot is None and not passed_over and may_start:
+            run.write_config(config)
+            run.clear_records()
+            return train(config, run, None, origin, ranks)
+        run.refuse_other_network(config)
+        for broken, reason in passed_over:
+            print(f"polybeast-moe: snapshot {broken} passed over: {reason}", file=sys.stderr)
+        if snapshot is None:
+            way_out = "in another directory" if passed_over else "with train CONFIG --run-dir DIR --resume-or-start"
+            raise UserError(f"run directory {path}: no good snapshot to go on from; start anew {way_out}")
         return train(config, run, snapshot, ranks=ranks)
 
 

@@ -73,6 +73,8 @@ class Records:
         )
         if seen.report.applied:
             self.window.update(seen.frames, seen.report.diagnostics, seen.report.mean_alpha)
+        else:
+            self.window.update(seen.frames, {})  # played and consumed, but it showed nothing
 
     def spent(self, update: float, busy: Mapping[str, float]) -> None:
         """Takes in the seconds of an update, and those that the other parts have worked since the beginning."""

@@ -5,12 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+from polybeast_moe.config import RunConfig
+from polybeast_moe.config_files import config_of
 from polybeast_moe.errors import UserError
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import ControllerState, Counters
 from polybeast_moe.models import Policy
 from polybeast_moe.monitoring.metrics import MetricsWindow
+from polybeast_moe.run_directory import RunDirectory, changes
 from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.snapshots import Snapshot, SnapshotError
 from polybeast_moe.snapshots.contents import library_versions
@@ -69,6 +73,18 @@ def restore_games(runtime: Runtime, snapshot: Snapshot, log: Callable[[str], Non
     if lost:
         log(f"resumed: {lost}")
     return time.monotonic() - began
+
+
+def changes_since(snapshot: Snapshot, run_dir: RunDirectory, config: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Returns the keys in which `config` differs from the one that the snapshot was taken under: old and new value.
+
+    Not from the run's `config.yaml`: a start that died before its own first snapshot has changed that already.
+    """
+    try:
+        before = config_of(snapshot.state["config"], f"snapshot {snapshot.path}")
+    except (KeyError, UserError):  # an older version wrote it
+        before = run_dir.config()
+    return changes(before, config)
 
 
 def tell_of_other_versions(snapshot: Snapshot, log: Callable[[str], None]) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -96,12 +97,6 @@ class RunDirectory:
         aside.replace(self.config_file)
         sync_directory(self.path)
 
-    def changes(self, config: RunConfig) -> dict[str, tuple[Any, Any]]:
-        """Returns the keys in which `config` differs from the run's `config.yaml`, with old and new value."""
-        before, after = _flat(self.config().to_plain()), _flat(config.to_plain())
-        keys = [*after, *(key for key in before if key not in after)]
-        return {key: (before.get(key), after.get(key)) for key in keys if before.get(key) != after.get(key)}
-
     def refuse_other_network(self, config: RunConfig) -> None:
         """Checks that `config` describes the network that this run's snapshots hold.
 
@@ -139,8 +134,12 @@ class RunDirectory:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        """Lets go of the lock. A failure leaves its reason in `run.log`; a mistake in what was given is told alone."""
+        if isinstance(error, Exception) and not isinstance(error, UserError):
+            with contextlib.suppress(OSError), self.log.open("a", encoding="utf-8") as log:
+                log.writelines(traceback.format_exception(error))
         self.close()
 
     def _refuse_run(self) -> None:
@@ -169,6 +168,13 @@ class RunDirectory:
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         self._lock = lock
+
+
+def changes(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Returns the keys in which two configurations differ, with old and new value."""
+    old, new = _flat(before.to_plain()), _flat(after.to_plain())
+    keys = [*new, *(key for key in old if key not in new)]
+    return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
 
 def refuse_other_network(before: RunConfig, config: RunConfig, place: str, when: str, way_out: str) -> None:

@@ -85,7 +85,7 @@ def train(
         finally:
             trainer.close()
         if not stop():
-            measure_random_policy(config, package, games.path, run_dir.path, console.log, stop)
+            measure_random_policy(config, run_dir.path, console.log, stop)
     if stop():
         print(f"Stopped {stop.reason}. Go on with: polybeast-moe resume {run_dir.path}")
         return stop.exit_code
@@ -159,6 +159,8 @@ class Trainer:
         self._settings = self._advance({})
         self._tell_runtime()
         self._crew.tell(self._settings, self._controller.finished)
+        if self._controller.finished:
+            self._console.log("the run is complete: to go on in its last phase, resume with another phases.NAME.until")
         self._wait_for_start_up()
         while not self._controller.finished and not stop():
             self._desk.serve()
@@ -228,6 +230,7 @@ class Trainer:
 
     def status(self) -> dict[str, Any]:
         """Returns where the run stands, as JSON holds it."""
+        self._snapshots.look()
         newest = self._snapshots.newest
         status = asdict(self._status(self._settings))
         return status | {
@@ -251,14 +254,19 @@ class Trainer:
         self._stop.ask()
 
     def change(self, changer: operator.Changer) -> None:
-        """Changes what the phase controller decides; the next inference and the next update know it."""
-        before = self._settings
+        """Changes what the phase controller decides; the next inference and the next update know it.
+
+        A run that dies goes on from its newest snapshot, so what is held is in one at once.
+        """
+        before, held = self._settings, self._controller.holds
         changed = changer(self._config.phases, self._controller, self._counters)
         self._settings = self._take(*changed, metrics={})
         self._tell_runtime()
         if self._settings.phase != before.phase or self._controller.finished:
             self._report(before, due=self._records.window.frames > 0)
             self.take_snapshot("phase_end")
+        elif self._controller.holds != held:
+            self.take_snapshot("operator")
 
     def _make_runtime(self, package: NlePackage, games: Path) -> Runtime:
         return make_runtime(
@@ -346,7 +354,8 @@ class Trainer:
         """Goes on with this run where its snapshot was taken."""
         self._take_over(snapshot)
         with resuming.well_formed(snapshot):
-            state = snapshot.state
+            state, changes = snapshot.state, resuming.changes_since(snapshot, self._run_dir, self._given)
+            self._controller = operator.reopened(self._controller, changes)
             advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum without its phase
             self._starts = state["starts"] + 1
             self._snapshots.go_on(snapshot)
@@ -355,7 +364,6 @@ class Trainer:
                 self._snapshots.kept = self._held_out.kept
             self._records.restore(state)  # refuses files that cannot be cut back; nothing is refused after it
         resuming.tell_of_other_versions(snapshot, self._console.log)
-        changes = self._run_dir.changes(self._given)
         self._records.events(operator.override_events(changes, self._controller, self._counters))
         self._run_dir.write_config(self._given)
 

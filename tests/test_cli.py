@@ -12,7 +12,7 @@ import pytest
 import polybeast_moe
 from polybeast_moe import cli
 from polybeast_moe.config_files import load_config
-from polybeast_moe.errors import UserError
+from polybeast_moe.errors import RunFailed, UserError
 from polybeast_moe.run_directory import RunDirectory, holds_run
 
 CONFIG = """\
@@ -34,10 +34,12 @@ def trainer(monkeypatch):
     calls = []
     stand_in = types.ModuleType("polybeast_moe.trainer")
     stand_in.calls = calls
+    stand_in.origins = []
     stand_in.behave = lambda config, run: None
 
     def train(config, run, resume, origin=None, ranks=None):
         calls.append((config, run.path, resume))
+        stand_in.origins.append(origin)
         stand_in.behave(config, run)
         return 0
 
@@ -52,7 +54,9 @@ def snapshot(run, frames):
 
     from polybeast_moe.snapshots import save
 
-    return save(run.snapshots, frames, {"w": torch.zeros(2)}, {}, {"kind": "periodic"})
+    return save(
+        run.snapshots, frames, {"w": torch.zeros(2)}, {}, {"kind": "periodic", "config": run.config().to_plain()}
+    )
 
 
 def files_in(folder):
@@ -122,6 +126,38 @@ def test_what_the_trainer_refuses_leaves_nothing(here, trainer, capsys):
     before = files_in(here)
     assert "graph: foreign" in refused(capsys, "train", "my.yaml", "--run-dir", "runs/deep/x")
     assert files_in(here) == before
+
+
+def test_a_run_that_fails_before_its_first_snapshot_keeps_what_it_said_and_may_start_anew(here, trainer, capsys):
+    """From the weights that it was to begin with, the reason left in the log."""
+    RunDirectory.create("weights", load_config("my.yaml")).close()
+    snapshot(RunDirectory(Path("weights")), 10)
+
+    def fail(config, run):
+        run.log.write_text("pbm-actor-0.0: no room\n")
+        run.metrics.touch()
+        raise RunFailed("pbm-actor-0.0 died 8 times in a row")
+
+    trainer.behave = fail
+    line = ["train", "my.yaml", "--run-dir", "x", "--resume-or-start", "--from-weights", "weights"]
+    assert cli.main(line) == 1
+    said = Path("x/run.log").read_text()
+    assert said.startswith("pbm-actor-0.0: no room\n")
+    assert said.endswith("RunFailed: pbm-actor-0.0 died 8 times in a row\n")
+    capsys.readouterr()
+    assert "start anew with train CONFIG --run-dir DIR --resume-or-start" in refused(capsys, "resume", "x")
+    trainer.behave = lambda config, run: None
+    assert cli.main([*line, "seed=2"]) == 0
+    assert not Path("x/metrics.csv").exists()
+    assert Path("x/run.log").read_text() == said
+    assert RunDirectory.open("x", lock=False).config().seed == 2
+    assert [origin.describe() for origin in trainer.origins] == 2 * [trainer.origins[0].describe()]
+
+
+def test_a_run_without_a_snapshot_may_start_anew_with_another_network(here, trainer):
+    cli.main(["train", "my.yaml", "--run-dir", "x"])
+    assert cli.main(["train", "my.yaml", "--run-dir", "x", "--resume-or-start", "policy.hidden=128"]) == 0
+    assert trainer.calls[-1][0].policy.hidden == 128
 
 
 def test_a_directory_that_holds_a_run_is_refused(here, trainer, capsys):

@@ -297,6 +297,12 @@ def test_rewards_are_weighed_by_the_names_of_the_engine(write):
     )
 
 
+def test_the_weight_of_a_loss_of_ones_own_needs_one(write):
+    file = write(MINIMAL)
+    assert "phases.warmup.losses.extra: needs learner.extra_loss" in complaint(file, "phases.warmup.losses.extra=0.1")
+    load_config(file, ["phases.warmup.losses.extra=0.1", "learner.extra_loss=my_losses.small_logits"])
+
+
 def test_alignment_needs_a_graph_whose_prior_is_used(write):
     file, align = write(MINIMAL), "phases.transition.losses.graph_alignment=0.1"
     message = (

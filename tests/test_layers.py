@@ -25,7 +25,7 @@ LAYERS = (
     {"runtime", "learning", "snapshots", "monitoring", "control"},
     {"models"},
     {"ops", "graph", "envs"},
-    {"config", "config_files", "errors", "yaml_text", "_C", ""},
+    {"config", "config_files", "errors", "import_paths", "yaml_text", "_C", ""},
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 PURE = (

@@ -42,6 +42,19 @@ def test_it_trains(make_config, tmp_path: Path, monkeypatch, overrides: tuple[st
     train_and_look(make_config(*SHORT, *overrides), tmp_path / "run")
 
 
+def test_with_one_expert_a_phase_with_a_target_stays_as_configured_and_nothing_is_steered(
+    make_config, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(trainer, "write_report", lambda path: path)
+    target = "phases.transition.temperature={target_alpha_entropy: 0.4}"
+    train_and_look(make_config(*SHORT, target, "policy.single_expert=equal_parameters"), tmp_path / "run")
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        last = list(csv.DictReader(file))[-1]
+    assert (last["router_temperature"], last["matching_temperature"]) == ("1.0", "")
+    state = load(all_snapshots(tmp_path / "run" / "snapshots")[-1]).state
+    assert state["controller"]["settings"]["temperature"] == 1.0
+
+
 def test_the_documented_policy_of_ones_own_trains(make_config, tmp_path: Path, monkeypatch) -> None:
     """The class as docs/policy.md prints it, with the imports that the page gives it."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "policy.md").read_text(), re.DOTALL)
@@ -52,6 +65,20 @@ def test_the_documented_policy_of_ones_own_trains(make_config, tmp_path: Path, m
     train_and_look(make_config(*SHORT, "policy.class=deep_value.DeepValue"), tmp_path / "run")
     weights = load(all_snapshots(tmp_path / "run" / "snapshots")[-1]).weights
     assert weights["value.0.weight"].shape[0] == 128
+
+
+def test_the_documented_loss_and_reward_of_ones_own_train(make_config, tmp_path: Path, monkeypatch) -> None:
+    for page, name in (("own-loss", "my_losses"), ("own-reward", "my_rewards")):
+        (example,) = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/howto/{page}.md").read_text(), re.DOTALL)
+        (tmp_path / f"{name}.py").write_text(example)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(trainer, "write_report", lambda path: path)
+    own = ("learner.extra_loss=my_losses.small_logits", "learner.reward.function=my_rewards.likes_depth")
+    train_and_look(make_config(*SHORT, *own, "phases.transition.losses.extra=0.5"), tmp_path / "run")
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        warmup, transition = csv.DictReader(file)
+    assert float(warmup["loss_extra"]) == 0
+    assert float(transition["loss_extra"]) > 0
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference graph is not here")

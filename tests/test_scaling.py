@@ -50,5 +50,9 @@ def test_doctor_predicts_and_refuses_nonsense(capsys) -> None:
     assert "frames/s, bound by cores (a model)" in capsys.readouterr().out
     assert cli.main(["doctor", "--plan", "2", "64", "--gpu-us", "2", "3"]) == 0
     assert "bound by GPU" in capsys.readouterr().out
-    for arguments in (["4", "2"], ["-1", "2"], ["0", "0"]):
+    for arguments in (["4", "2"], ["-1", "2"], ["0", "0"], ["0", "2", "--gpu-us", "2", "3"]):
         assert cli.main(["doctor", "--plan", *arguments]) == 2
+    capsys.readouterr()
+    assert cli.main(["doctor", "--gpu-us", "2", "3"]) == 2
+    assert "give --plan GPUS CORES with it" in capsys.readouterr().err
+    assert cli.main(["doctor", "--self-test", "--plan", "0", "2"]) == 2

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from polybeast_moe import cli, trainer
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.replay import Replay
+from polybeast_moe.learning import operator
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.inline import InlineRuntime
 from polybeast_moe.runtime.policy_server import PolicyServer
@@ -263,6 +265,54 @@ def test_a_finished_run_resumes_into_a_longer_curriculum(make_config, tmp_path) 
     assert len(set(seeds)) == len(seeds)
 
 
+def between_updates(monkeypatch, **acts: Callable[[trainer.Trainer], None]) -> None:
+    """Does something to the trainer before the update of that number, counted in the whole process: `at_3=...`."""
+    genuine, calls = trainer.Trainer._look_after_others, iter(range(1, 1_000_000))
+
+    def look(self: trainer.Trainer) -> None:
+        acts.get(f"at_{next(calls)}", lambda _: None)(self)
+        genuine(self)
+
+    monkeypatch.setattr(trainer.Trainer, "_look_after_others", look)
+
+
+def die(_: trainer.Trainer) -> None:
+    raise ArithmeticError("as if killed")
+
+
+@pytest.mark.usefixtures("no_report")
+def test_what_an_operator_changed_survives_a_death_before_the_next_snapshot(make_config, tmp_path, monkeypatch) -> None:
+    """A value that was held, and a key of the configuration that a resume has changed: in force, and an event still."""
+    path = tmp_path / "run"
+    hold = operator.hold("losses.entropy", 0.125, lambda overrides: None)
+    between_updates(monkeypatch, at_3=lambda it: it.change(hold), at_4=die, at_6=die)
+    with pytest.raises(ArithmeticError):
+        train(make_config(), path)
+    assert newest(path).state["controller"]["holds"] == {"losses.entropy": 0.125}
+    with pytest.raises(ArithmeticError):
+        resume(path, "phases.warmup.learning_rate=0.25")
+    assert resume(path) == 0
+    by_hand = [(event["key"], event["new"]) for event in events(path) if event["by"] == "operator"]
+    assert by_hand[:2] == [("losses.entropy", 0.125), ("phases.warmup.learning_rate", 0.25)]
+    settings = load(path / "snapshots" / "step-000000000240").optimizer["settings"]
+    assert (settings["phase"], settings["learning_rate"], settings["losses"]["entropy"]) == ("warmup", 0.25, 0.125)
+
+
+@pytest.mark.usefixtures("no_report")
+def test_a_run_that_an_operator_ended_is_complete_until_its_end_is_changed(
+    make_config, tmp_path, monkeypatch, capsys
+) -> None:
+    path = tmp_path / "run"
+    between_updates(monkeypatch, at_7=lambda it: it.change(operator.next_phase()))
+    assert train(make_config(), path) == 0
+    capsys.readouterr()
+    assert resume(path) == 0
+    assert "the run is complete" in capsys.readouterr().out
+    assert newest(path).state["counters"]["frames"] == 6 * FRAMES
+    assert resume(path, "phases.transition.until.frames=432") == 0
+    assert newest(path).state["counters"]["frames"] == 432
+
+
 @pytest.mark.usefixtures("no_report")
 def test_a_stop_before_the_first_update_can_be_resumed(make_config, tmp_path, monkeypatch) -> None:
     path = tmp_path / "run"
@@ -297,6 +347,8 @@ def test_updates_that_are_not_finite_are_said_and_the_run_goes_on(make_config, t
     monkeypatch.setattr(trainer, "make_batch", poisoned)
     assert train(make_config(), tmp_path / "run") == 0
     assert "update 3 skipped: its loss or gradient was not finite (1 since the start)" in capsys.readouterr().out
+    first = rows(tmp_path / "run" / "metrics.csv")[0]  # the frames of the skipped update were played all the same
+    assert float(first["frames_per_second"]) * float(first["wall_seconds"]) == pytest.approx(int(first["frames"]))
     snapshot = newest(tmp_path / "run")
     assert snapshot.state["policy_version"] == 9
     assert all(torch.isfinite(value).all() for value in snapshot.weights.values())

@@ -28,6 +28,7 @@ class RewardConfig(Section):
     transform: Literal["none", "clip", "tanh"] = "tanh"
     scale: PositiveFloat = 10.0
     normalise: bool = Field(False, description="divide R by its running root mean square before scale and transform")
+    function: str | None = Field(None, description="import path of (R [T, B], batch) -> [T, B], which makes R another")
 
 
 class LearnerConfig(Section):
@@ -44,4 +45,5 @@ class LearnerConfig(Section):
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the policy's forward and backward")
     optimizer: OptimizerConfig = OptimizerConfig()
     reward: RewardConfig = RewardConfig()
+    extra_loss: str | None = Field(None, description="import path of (output, batch) -> 0-d; phases weigh losses.extra")
     rollback: RollbackConfig = RollbackConfig()

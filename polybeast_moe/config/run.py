@@ -111,6 +111,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _entropy_targets_can_be_reached(self) -> RunConfig:
+        # Of the experts that are configured, also where `single_expert` takes their place for a comparison: the phases
+        # stay as they are, and with one expert nothing is steered.
         highest = math.log(len(self.policy.experts))
         for index, phase in enumerate(self.phases):
             if isinstance(phase.temperature, EntropyTarget):
@@ -134,22 +136,24 @@ class RunConfig(Section):
             if moves_entropy and steered:
                 what = f"a guard of {guard.setting} and a target_alpha_entropy fight each other: keep one"
                 raise misfit(("guards", name, "setting"), what)
-            lacks = self._graph_lacks(guard.setting) if guard.add is not None else None
+            lacks = self._lacks(guard.setting) if guard.add is not None else None
             if lacks:
                 raise misfit(("guards", name, "setting"), f"{guard.setting} {lacks}")
         return self
 
     @model_validator(mode="after")
-    def _losses_on_the_graph_have_one(self) -> RunConfig:
+    def _losses_have_what_they_need(self) -> RunConfig:
         for index, phase in enumerate(self.phases):
-            for loss in ("graph_smoothing", "graph_alignment"):
-                lacks = self._graph_lacks(f"losses.{loss}")
+            for loss in ("graph_smoothing", "graph_alignment", "extra"):
+                lacks = self._lacks(f"losses.{loss}")
                 if lacks and ends(getattr(phase.losses, loss)) != (0.0, 0.0):
                     raise misfit(("phases", index, "losses", loss), lacks)
         return self
 
-    def _graph_lacks(self, setting: str) -> str | None:
-        """What a loss on the graph needs and this configuration lacks; None for every other setting."""
+    def _lacks(self, setting: str) -> str | None:
+        """What the weight of a loss needs and this configuration lacks; None where that is nothing."""
+        if setting == "losses.extra" and self.learner.extra_loss is None:
+            return "needs learner.extra_loss: the import path of a function"
         if setting == "losses.graph_smoothing" and not self.graph.enabled:
             return "needs graph.enabled: true"
         if setting == "losses.graph_alignment" and not (self.graph.enabled and self.policy.router.operator_prior):

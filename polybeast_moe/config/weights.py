@@ -29,6 +29,8 @@ class LossWeights(Section):
     temporal_consistency: Weight = 0.0
     overlap: Weight = 0.0
     graph_smoothing: Weight = 0.0
+    extra: Weight = 0.0
+    """Of `learner.extra_loss`."""
 
     def schedules(self) -> dict[str, Schedule]:
         """Returns the weight of every loss by name; that of alpha entropy without its direction."""

@@ -112,3 +112,5 @@ def _tell(order: Order, written: Future[Path]) -> None:
         order.reply.set_result({"snapshot": str(written.result())})
     except OSError as error:
         order.reply.set_exception(UserError(f"no snapshot: {error}"))
+    except Exception as error:  # a fault of the trainer's: whoever waits is told of it, too
+        order.reply.set_exception(error)

@@ -4,7 +4,7 @@
     RUN_DIR/control/ID.reply        written by the trainer in the same way
 
 The folder exists while a trainer listens. A file is never seen half-written, and one that is not an ordinary file of
-the trainer's own user is removed unread.
+the trainer's own user is removed unread. Root may command too: what it writes it gives to that user.
 """
 
 from __future__ import annotations
@@ -63,19 +63,23 @@ def ask(run_dir: Path, message: bytes, patience: float, is_over: Callable[[], bo
     """Leaves a command and waits for its reply.
 
     Raises:
-        UserError: nobody listens, or nobody answers within `patience` seconds; the command is then withdrawn.
+        UserError: nobody listens, the trainer is another user's, or nobody answers within `patience` seconds; the
+            command is then withdrawn.
     """
     folder = run_dir / FOLDER
     identity = secrets.token_hex(8)
     try:
-        _publish(folder, identity + _COMMAND, message)
+        owner = folder.stat().st_uid
+        _publish(folder, identity + _COMMAND, message, owner)
+    except PermissionError:
+        raise UserError(f"run directory {run_dir}: its trainer is another user's") from None
     except OSError:
         raise UserError(f"run directory {run_dir}: nobody is training there") from None
     reply = folder / (identity + _REPLY)
     deadline = time.monotonic() + patience
     try:
         while time.monotonic() < deadline and not is_over():
-            content = _take(reply, LONGEST_REPLY)
+            content = _take(reply, LONGEST_REPLY, owner)
             if content is not None:
                 return content
             time.sleep(_POLL_SECONDS)
@@ -85,16 +89,19 @@ def ask(run_dir: Path, message: bytes, patience: float, is_over: Callable[[], bo
     raise UserError(f"run directory {run_dir}: nobody answers; its trainer may have been killed")
 
 
-def _publish(folder: Path, name: str, content: bytes) -> None:
+def _publish(folder: Path, name: str, content: bytes, owner: int | None = None) -> None:
+    """Makes a file of that content, whole or not at all; root makes it the `owner`'s."""
     aside = folder / f".{name}"
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
+        if owner is not None and os.getuid() == 0:
+            os.fchown(descriptor, owner, -1)
         file.write(content)
     aside.rename(folder / name)
 
 
-def _take(path: Path, longest: int = LONGEST_COMMAND) -> bytes | None:
-    """Reads and removes a file; None when there is none, or it is not what it should be."""
+def _take(path: Path, longest: int = LONGEST_COMMAND, owner: int | None = None) -> bytes | None:
+    """Reads and removes a file of this user, root or the `owner`; None when there is none, or it is something else."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -104,7 +111,7 @@ def _take(path: Path, longest: int = LONGEST_COMMAND) -> bytes | None:
         return None
     try:
         facts = os.fstat(descriptor)
-        ours = stat.S_ISREG(facts.st_mode) and facts.st_uid in (os.getuid(), 0)
+        ours = stat.S_ISREG(facts.st_mode) and facts.st_uid in (os.getuid(), 0, owner)
         return _read(descriptor, longest + 1) if ours else None
     except OSError:
         return None

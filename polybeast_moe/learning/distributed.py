@@ -109,7 +109,8 @@ class Ranks:
     def explain(self, error: Exception) -> Exception:
         """Leaves this rank's exception where the others find it; one that broke a collective gives way to theirs."""
         if not _is_of_a_collective(error):
-            self._store.set(_FAILURE, f"rank {self.rank}: {type(error).__name__}: {error}")
+            with contextlib.suppress(RuntimeError, ValueError):  # whoever keeps the store may be gone already
+                self._store.set(_FAILURE, f"rank {self.rank}: {type(error).__name__}: {error}")
             return error
         try:
             self._store.wait([_FAILURE], _LAST_WORDS)

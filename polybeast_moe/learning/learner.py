@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from polybeast_moe.config import LearnerConfig, OptimizerConfig
+from polybeast_moe.errors import UserError
+from polybeast_moe.import_paths import function_at
 from polybeast_moe.learning import losses
 from polybeast_moe.learning.distributed import ALONE, Backward, Ranks
 from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective
@@ -54,7 +56,10 @@ class Learner:
     """Owns the optimiser of a policy. `version` is the policy's: it grows by one with every update applied."""
 
     def __init__(self, policy: Policy, config: LearnerConfig, ranks: Ranks = ALONE, *, experts: int = 1) -> None:
-        """With several `ranks` all learners take each step together; `experts` is how many the policy scores."""
+        """With several `ranks` all learners take each step together; `experts` is how many the policy scores.
+
+        Raises UserError where a function of the user's own cannot be imported.
+        """
         self._policy = policy
         self._config = config
         self._optimizer = make_optimizer(policy, config.optimizer)
@@ -63,6 +68,9 @@ class Learner:
         self._ranks = ranks
         self._experts = experts
         self._reward_scale = RewardScale() if config.reward.normalise else None
+        extra_loss, reward = config.extra_loss, config.reward.function
+        self._extra_loss = function_at(extra_loss, "learner.extra_loss") if extra_loss else None
+        self._own_reward = function_at(reward, "learner.reward.function") if reward else None
         self._before: Settings | None = None
         self.version = 0
 
@@ -77,6 +85,7 @@ class Learner:
             What this rank's own batch showed at the first step. The norm of the gradient, and whether it was applied,
             are everybody's.
         """
+        self._take_in_rewards(batch, settings, share)
         measured: list[_Losses] = []
 
         def loss() -> Tensor | None:
@@ -114,15 +123,14 @@ class Learner:
         behaviour = torch.log_softmax(batch.behaviour_logits, dim=-1)
         behaviour_log_probs = behaviour.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)
 
-        targets = self._targets(
-            batch, settings, output, values.detach(), log_probs.detach(), behaviour_log_probs, over_ranks
-        )
+        targets = self._targets(batch, settings, output, values.detach(), log_probs.detach(), behaviour_log_probs)
         advantages = targets.pg_advantages
         if config.normalise_advantages:
             advantages = losses.normalised(advantages, over_ranks)
 
         actor_critic = ActorCritic(log_policy, log_probs, values[:-1], targets.vs, advantages)
         parts = objective(actor_critic, output, batch.first, settings, over_ranks)
+        parts["extra"] = self._extra(output, batch, settings)
         return _Losses(
             torch.stack(list(parts.values())).sum(),
             parts,
@@ -149,8 +157,9 @@ class Learner:
             "loss_total": seen.total.item(),
             **{f"loss_{name}": value.item() for name, value in seen.parts.items()},
         }
-        if settings.target_alpha_entropy is not None:
-            target, scores = settings.target_alpha_entropy, seen.output.router_scores[:live]
+        scores = seen.output.router_scores[:live]
+        if settings.target_alpha_entropy is not None and scores.shape[1] > 1:  # one expert leaves nothing to steer
+            target = settings.target_alpha_entropy
             diagnostics["target_alpha_entropy"] = target
             diagnostics["matching_temperature"] = matching_temperature(scores, target, cast(Routing, settings.routing))
         if seen.output.graph_spread is not None:
@@ -173,10 +182,31 @@ class Learner:
         before = torch.log_softmax(logits, dim=-1).view(batch.steps + 1, batch.games, -1)[:-1]
         return (before.exp() * (before - log_policy)).sum(-1).mean()
 
+    def _extra(self, output: PolicyOutput, batch: Batch, settings: Settings) -> Tensor:
+        """The loss of the user's own, weighted; its rows are the output's, the bootstrap's B at their end included."""
+        weight = settings.losses.extra
+        if self._extra_loss is None or not weight:
+            return output.value.new_zeros(())
+        return weight * _of_shape((), self._extra_loss(output, batch), "learner.extra_loss")
+
+    def _rewards(self, batch: Batch, settings: Settings) -> Tensor:
+        """R [T, B]: the weighted sum of rewards, or what a function of the user's own makes of it."""
+        rewards = losses.training_reward(batch.reward, batch.reward_terms, settings.reward)
+        if self._own_reward is None:
+            return rewards
+        return _of_shape(rewards.shape, self._own_reward(rewards, batch), "learner.reward.function")
+
+    def _take_in_rewards(self, batch: Batch | None, settings: Settings, share: float) -> None:
+        """Moves the scale of rewards by this batch: once, however many passes are made over it."""
+        if self._reward_scale is None:
+            return
+        mean_square = torch.zeros((), dtype=torch.float64)
+        if batch is not None:
+            mean_square = self._rewards(batch, settings).double().square().mean()
+        self._reward_scale.take(self._ranks.mean(mean_square, share).item())
+
     def _stand_in(self, settings: Settings) -> None:
         """A rank without a batch takes part in the means that `_losses` takes over ranks, with nothing of its own."""
-        if self._reward_scale is not None:
-            self._reward_scale.take(self._ranks.mean(torch.zeros((), dtype=torch.float64), 0.0).item())
         if self._config.normalise_advantages:
             self._ranks.mean(torch.zeros(2, dtype=torch.float64), 0.0)
         if settings.losses.load_balance:
@@ -229,14 +259,13 @@ class Learner:
         values: Tensor,
         log_probs: Tensor,
         behaviour_log_probs: Tensor,
-        over_ranks: Callable[[Tensor], Tensor] = lambda mean: mean,
     ) -> VTrace:
         """V-trace targets; a step limit bootstraps from the final observation: r + γ V(final), discount 0."""
         config = self._config
         ended = batch.terminated | batch.truncated
-        rewards = losses.training_reward(batch.reward, batch.reward_terms, settings.reward)
+        rewards = self._rewards(batch, settings)
         if self._reward_scale is not None:
-            rewards = self._reward_scale.normalised(rewards, over_ranks)
+            rewards = self._reward_scale.normalised(rewards)
         rewards = losses.transform_reward(rewards, config.reward)
         if len(batch.final_step):
             final = self._final_values(batch, settings, output)
@@ -274,6 +303,14 @@ class Learner:
                 group["lr"] = learning_rate
             self._optimizer.step()
         return norm
+
+
+def _of_shape(shape: tuple[int, ...], given: object, key: str) -> Tensor:
+    """Returns what a user's function gave. Raises UserError where it is no tensor of that shape."""
+    if not isinstance(given, Tensor) or given.shape != shape:
+        what = f"a tensor of shape {list(given.shape)}" if isinstance(given, Tensor) else repr(type(given).__name__)
+        raise UserError(f"{key}: the function must give a tensor of shape {list(shape)}, it gave {what}")
+    return given
 
 
 def make_optimizer(policy: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

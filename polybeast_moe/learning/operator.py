@@ -159,6 +159,12 @@ def override_events(
     ]
 
 
+def reopened(state: ControllerState, changes: Mapping[str, Any]) -> ControllerState:
+    """Lets a phase that an operator has ended go on where a resume changes its end; `changes` by configuration key."""
+    until = f"phases.{state.settings.phase}.until" if state.settings is not None else ""
+    return replace(state, left=False) if any(key.startswith(f"{until}.") for key in changes) else state
+
+
 def change_curriculum(
     state: ControllerState, phases: Sequence[PhaseConfig], counters: Counters
 ) -> tuple[ControllerState, list[PhaseEvent]]:

@@ -46,6 +46,7 @@ class LossSettings:
     temporal_consistency: float = 0.0
     overlap: float = 0.0
     graph_smoothing: float = 0.0
+    extra: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class ControllerState:
         held_for: updates in a row at which the metric that ends the phase was beyond its threshold.
         matching: the matching temperature of the update before, where the loop is closed.
         holds: what an operator holds against the current phase's schedules; a phase's end forgets it.
-        left: an operator asked for the current phase's end.
+        left: an operator asked for the current phase's end; stays if that ended the run.
         guards: how they stand, by name (`learning.guards`).
     """
 
@@ -152,12 +153,11 @@ def advance(
     begun, fresh = state.settings is not None, counters.updates > state.updates
     index = _current_index(phases, state)
     phases = (*phases[:index], held(phases[index], state.holds), *phases[index + 1 :])
-    if state.finished and phases[index].until.metric is not None:
-        return state, _in_force(state), []
     held_for = state.held_for
     if fresh and begun:
         held_for = held_for + 1 if _beyond(phases[index].until, metrics) else 0
-    end = index + (state.left and not state.finished)
+    over = state.left or (state.finished and phases[index].until.metric is not None)  # whatever the counters say
+    end = index + over
     while end < len(phases) and _reached(phases[end].until, counters, held_for if end == index else 0):
         end += 1
     finished = end == len(phases)
@@ -172,7 +172,7 @@ def advance(
     before = _in_force(state)
     if finished:
         events = [] if state.finished else _events_of_leaving(phases[index], before, counters)
-        return replace(state, updates=counters.updates, finished=True, left=False), before, events
+        return replace(state, updates=counters.updates, finished=True), before, events
     progress = _progress(phases[index].until, state.start, counters)
     settings = _settings(phases[index], index, progress, before)
     loop = phases[index].temperature

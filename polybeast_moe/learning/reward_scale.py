@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -21,9 +19,8 @@ class RewardScale:
     def __init__(self) -> None:
         self._mean_square = self._weight = 0.0
 
-    def normalised(self, rewards: Tensor, over_ranks: Callable[[Tensor], Tensor] = lambda mean: mean) -> Tensor:
-        """Takes rewards [T, B] in and returns them divided by the scale; `over_ranks` as in `losses.normalised`."""
-        self.take(over_ranks(rewards.double().square().mean()).item())
+    def normalised(self, rewards: Tensor) -> Tensor:
+        """Returns rewards [T, B] divided by the scale of what was taken in; as they are before anything was."""
         if not self._weight:
             return rewards
         scaled: Tensor = rewards / max(self._mean_square / self._weight, _SMALLEST) ** 0.5

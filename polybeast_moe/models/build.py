@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.errors import UserError, nearest
+from polybeast_moe.import_paths import module_of
 from polybeast_moe.models.interface import Policy
 
 if TYPE_CHECKING:
@@ -25,19 +25,13 @@ def build_policy(config: RunConfig, graph: KnowledgeGraph | None, *, num_actions
 
 def policy_class(path: str) -> type[Policy]:
     """Imports a class by its path, `package.module.Class`. Raises UserError naming what is missing."""
-    module_name, _, name = path.rpartition(".")
-    if not module_name:
-        raise UserError(f"policy.class: {path!r} is not an import path; write package.module.Class")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"policy.class: cannot import {module_name!r} ({error})") from error
+    module, name = module_of(path, "policy.class")
     found = getattr(module, name, None)
     if not (isinstance(found, type) and issubclass(found, Policy)):
         kinds = {key: value for key, value in vars(module).items() if isinstance(value, type)}
         policies = [key for key, value in kinds.items() if issubclass(value, Policy)]
         raise UserError(
-            f"policy.class: {module_name!r} has no subclass of polybeast_moe.models.Policy named {name!r}"
+            f"policy.class: {module.__name__!r} has no subclass of polybeast_moe.models.Policy named {name!r}"
             f"{nearest(name, policies)}"
         )
     return found

@@ -47,6 +47,7 @@ _TAIL = {
     "loss_temporal_consistency": "loss/temporal_consistency",
     "loss_overlap": "loss/overlap",
     "loss_graph_smoothing": "loss/graph_smoothing",
+    "loss_extra": "loss/extra",
     "held_out_score": "held_out/mean_score",
     "held_out_standard_error": "held_out/standard_error",
     "held_out_frames": None,

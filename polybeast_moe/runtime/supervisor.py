@@ -43,6 +43,8 @@ class _Child:
     has_work: Callable[[], bool]
     buried: Callable[[], int]
     """Called when it is dead for certain, before a new one starts; returns rollouts lost."""
+    starts_slowly: bool = False
+    """It imports and compiles for long before its first heartbeat, the longer the more the machine has to do."""
     process: subprocess.Popen[bytes] | None = None
     incarnation: int = 0
     deaths_in_a_row: int = 0
@@ -68,6 +70,7 @@ class Supervisor:
 
     Attributes:
         hung_after: seconds without a heartbeat, while there is work, after which a process counts as dead.
+        starts_within: the same before the first heartbeat of a policy worker, which imports torch and compiles.
         restarts: processes replaced so far.
         lost_rollouts: half-filled rollouts dropped with their actors.
     """
@@ -81,6 +84,7 @@ class Supervisor:
     first_episode: int = 0
     rank: int = 0
     hung_after: float = 60.0
+    starts_within: float = 600.0
     restarts: int = 0
     lost_rollouts: int = 0
     _children: list[_Child] = field(init=False)
@@ -105,7 +109,7 @@ class Supervisor:
             elif self._hangs(child, passed):
                 child.process.kill()
                 child.process.wait()
-                self._bury(child, f"hung for {self.hung_after:.0f} s and was killed")
+                self._bury(child, f"hung for {self._longest_silence(child):.0f} s and was killed")
 
     def pids(self) -> dict[str, int]:
         """Returns the living processes by name."""
@@ -162,7 +166,11 @@ class Supervisor:
             child.last_beat, child.silent_for = beat, 0.0
         else:
             child.silent_for += passed
-        return child.silent_for > self.hung_after
+        return child.silent_for > self._longest_silence(child)
+
+    def _longest_silence(self, child: _Child) -> float:
+        starting = child.starts_slowly and child.last_beat == child.first_beat
+        return self.starts_within if starting else self.hung_after
 
     def _last_words(self, child: _Child) -> str:
         """What it wrote to the log before it failed, if it said so under its name."""
@@ -218,6 +226,7 @@ class Supervisor:
             heartbeat=lambda: self.region.answers,
             has_work=lambda: bool(self.region.requests(1)),
             buried=lambda: 0,  # requests stand until they are answered
+            starts_slowly=True,
         )
 
     def _spawn(self, command: list[str], fds: list[int], stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import stat
+import tempfile
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,7 +21,15 @@ from hypothesis import strategies as st
 
 from polybeast_moe.control import client, inbox
 from polybeast_moe.control.command import command_of
-from polybeast_moe.control.protocol import ARGUMENTS, LONGEST_COMMAND, Command, parse_command, parse_reply
+from polybeast_moe.control.desk import Desk
+from polybeast_moe.control.protocol import (
+    ARGUMENTS,
+    LONGEST_COMMAND,
+    Command,
+    encode_reply,
+    parse_command,
+    parse_reply,
+)
 from polybeast_moe.control.server import ControlServer
 from polybeast_moe.errors import UserError
 
@@ -74,6 +87,36 @@ def test_what_is_wrong_is_said(message: bytes, wanted: str) -> None:
 def test_words_that_are_no_command_are_refused(words: list[str]) -> None:
     with pytest.raises(UserError, match="control: "):
         command_of(words)
+
+
+class Trainer:
+    """As much of a trainer as a desk needs: what it is asked for goes wrong in ways that nobody foresaw."""
+
+    def status(self) -> dict[str, Any]:
+        raise ZeroDivisionError("no status")
+
+    def take_snapshot(self, kind: str) -> Future[Path]:
+        failed: Future[Path] = Future()
+        failed.set_exception(ValueError("weights of a kind that nobody knows"))
+        return failed
+
+
+@pytest.mark.parametrize(
+    ("command", "wanted"), [("status", "ZeroDivisionError: no status"), ("snapshot", "ValueError: weights of a kind")]
+)
+def test_whatever_goes_wrong_with_an_order_is_its_answer_and_harms_nobody(
+    make_config, tmp_path: Path, command: str, wanted: str
+) -> None:
+    (tmp_path / "private").mkdir()
+    desk = Desk(ControlServer(tmp_path, tmp_path / "private", print), Trainer(), make_config())
+    with ThreadPoolExecutor(1) as operator:
+        answer = operator.submit(client.send, tmp_path, Command(command))
+        deadline = time.monotonic() + 20
+        while not answer.done() and time.monotonic() < deadline:
+            desk.serve()
+            time.sleep(0.01)
+        desk.close()  # who still waits is told that the run has ended
+        assert wanted in str(answer.exception(5))
 
 
 class Listening:
@@ -145,17 +188,67 @@ def test_a_stranger_is_turned_away(listening) -> None:
     for folder in (listening.server._path, *listening.server._path.parents):
         if folder.is_dir() and folder.owner() == "root" and not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o011)
+
+    def ask() -> bool:
+        with socket.socket(socket.AF_UNIX) as end:
+            end.connect(str(listening.server._path))
+            return b"another user's" in end.recv(1000)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(as_nobody(ask), 0)[1]) == 0
+
+
+@pytest.fixture
+def open_folder():
+    """A folder that every user can enter, unlike pytest's own."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def as_nobody(act: Callable[[], bool]) -> int:
+    """Starts a process that becomes another user and does something; it ends with 0 if that gives True."""
     child = os.fork()
     if child == 0:
-        code = 1
+        done = False
         try:
             os.setuid(65534)
-            with socket.socket(socket.AF_UNIX) as end:
-                end.connect(str(listening.server._path))
-                code = 0 if b"another user's" in end.recv(1000) else 2
+            done = act()
         finally:
-            os._exit(code)
+            os._exit(not done)
+    return child
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_root_reaches_another_users_trainer_through_the_inbox(open_folder: Path) -> None:
+    def train() -> bool:
+        folder, deadline = inbox.open_inbox(open_folder), time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for identity, message in inbox.commands_in(folder):
+                inbox.answer(folder, identity, encode_reply({"heard": parse_command(message).name}))
+                return True
+            time.sleep(0.02)
+        return False
+
+    child = as_nobody(train)
+    while not (open_folder / inbox.FOLDER).exists():
+        time.sleep(0.02)
+    assert client.send(open_folder, Command("status"), use_inbox=True) == {"heard": "status"}
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
+def test_another_users_inbox_is_said_to_be_that(open_folder: Path) -> None:
+    inbox.open_inbox(open_folder)
+
+    def ask() -> bool:
+        try:
+            client.send(open_folder, Command("status"), use_inbox=True)
+        except UserError as error:
+            return "its trainer is another user's" in str(error)
+        return False
+
+    assert os.waitstatus_to_exitcode(os.waitpid(as_nobody(ask), 0)[1]) == 0
 
 
 def raw(listening, message: bytes) -> bytes:

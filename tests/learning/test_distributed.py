@@ -7,17 +7,19 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from ranks_program import make_learner
+from torch._C._distributed_c10d import TCPStore
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.learning import losses
-from polybeast_moe.learning.distributed import ALONE, joined
+from polybeast_moe.learning.distributed import _FAILURE, ALONE, Ranks, joined
 from polybeast_moe.learning.phases import ControllerState, Counters, LossSettings, Settings, advance
 from polybeast_moe.models import build_policy
 from polybeast_moe.runtime.inline import InlineRuntime
@@ -162,6 +164,18 @@ def test_without_torchrun_a_process_is_alone(monkeypatch) -> None:
         assert ranks.mean(value, 1.0) is value
         assert ranks.seed(5) == 5
         assert ranks.cores(2) == 2
+
+
+def test_a_rank_whose_store_is_gone_still_tells_its_own_reason() -> None:
+    patience = timedelta(seconds=10)
+    served = TCPStore("127.0.0.1", 0, 2, True, patience, False)
+    ranks = Ranks(1, 2, _store=TCPStore("127.0.0.1", served.port, 2, False, patience))
+    reason = ValueError("rank 1 has had enough")
+    assert ranks.explain(reason) is reason
+    assert served.get(_FAILURE) == b"rank 1: ValueError: rank 1 has had enough"
+    del served
+    for _ in range(2):  # the first words may still go into the socket
+        assert ranks.explain(reason) is reason
 
 
 def test_means_over_ranks_are_taken_where_they_are_not_linear() -> None:

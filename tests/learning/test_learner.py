@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from polybeast_moe import _C
 from polybeast_moe.config import LearnerConfig, OptimizerConfig, RewardConfig
 from polybeast_moe.config.metrics import METRICS
+from polybeast_moe.errors import UserError
 from polybeast_moe.learning.learner import Learner, UpdateReport, make_optimizer
 from polybeast_moe.learning.phases import LossSettings, Settings
 from polybeast_moe.learning.reward_scale import RewardScale
@@ -480,13 +481,27 @@ def test_normalised_rewards_are_blind_to_their_scale_and_keep_their_zero() -> No
 
 def test_the_scale_of_rewards_is_a_mean_over_updates_without_the_bias_of_its_beginning() -> None:
     scale, rewards = RewardScale(), torch.tensor([[3.0, 4.0]])
+
+    def mean_square_after(rewards: Tensor, updates: int = 1) -> float:
+        for _ in range(updates):
+            scale.take(rewards.square().mean().item())
+        return scale.normalised(rewards).square().mean().item()
+
     for _ in range(3):
-        assert scale.normalised(rewards).square().mean().item() == pytest.approx(1)
-    assert torch.isnan(scale.normalised(torch.full((1, 2), math.nan))).all()
-    assert scale.normalised(rewards).square().mean().item() == pytest.approx(1)  # nothing of it was kept
-    for _ in range(1000):
-        scale.normalised(10 * rewards)
-    assert scale.normalised(10 * rewards).square().mean().item() == pytest.approx(1, rel=1e-3)
+        assert mean_square_after(rewards) == pytest.approx(1)
+    assert math.isnan(mean_square_after(torch.full((1, 2), math.nan)))
+    assert mean_square_after(rewards) == pytest.approx(1)  # nothing of it was kept
+    assert mean_square_after(10 * rewards, updates=1000) == pytest.approx(1, rel=1e-3)
+
+
+def test_the_scale_of_rewards_takes_in_a_batch_once_however_many_passes_are_made() -> None:
+    reward = RewardConfig(transform="none", normalise=True)
+    once, often = (Learner(TinyPolicy(), config(reward=reward, passes=passes)) for passes in (1, 3))
+    for scale in (1.0, 50.0):
+        for learner in (once, often):
+            batch = make_batch(ENDS)
+            learner.update(replace(batch, reward=scale * batch.reward), phase(1e-3))
+    assert often.optimizer_state()["reward_scale"] == once.optimizer_state()["reward_scale"]
 
 
 def test_restoring_goes_on_exactly() -> None:
@@ -559,6 +574,67 @@ def test_alignment_without_a_graph_is_refused() -> None:
 def test_alignment_follows_the_prior_of_the_rows_that_are_learnt_from() -> None:
     first, *_, last = routed_for(60, graph_alignment=1.0, prior=True)
     assert last.diagnostics["loss_graph_alignment"] < 0.5 * first.diagnostics["loss_graph_alignment"]
+
+
+# Functions of the user's own.
+
+
+def small_logits(output: PolicyOutput, batch: Batch) -> Tensor:
+    return output.logits[: batch.steps * batch.games].square().mean()
+
+
+def of_every_row(output: PolicyOutput, batch: Batch) -> Tensor:
+    return output.value
+
+
+def the_batch(rewards: Tensor, batch: Batch) -> Batch:
+    return batch
+
+
+def doubled(rewards: Tensor, batch: Batch) -> Tensor:
+    return 2 * rewards
+
+
+OWN_LOSS = {"extra_loss": f"{__name__}.small_logits"}
+OWN_REWARD = {"reward": RewardConfig(function=f"{__name__}.doubled", normalise=True)}
+
+
+def test_a_loss_of_ones_own_is_weighed_and_lowered() -> None:
+    only = {"policy": 0.0, "baseline": 0.0, "entropy": 0.0}
+    batch = make_batch(ENDS)
+    assert update(batch, phase(), **OWN_LOSS)[2].diagnostics["loss_extra"] == 0
+    policy = TinyPolicy()
+    with torch.no_grad():
+        output = policy(batch.observation, batch.initial_state, routing="", temperature=1.0, first=batch.first)
+    learner = Learner(policy, config(**OWN_LOSS))
+    first, *_, last = [learner.update(batch, phase(1e-2, extra=0.5, **only)).diagnostics for _ in range(20)]
+    assert first["loss_extra"] == first["loss_total"] == pytest.approx(0.5 * small_logits(output, batch).item())
+    assert last["loss_extra"] < 0.5 * first["loss_extra"]
+
+
+def test_a_reward_of_ones_own_takes_the_place_of_the_weighted_sum() -> None:
+    batch = make_batch(ENDS)
+    _, _, wanted = update(replace(batch, reward=2 * batch.reward), phase(), reward=RewardConfig(normalise=True))
+    learner, _, got = update(batch, phase(), **OWN_REWARD)
+    assert got.diagnostics == wanted.diagnostics
+    scale = learner.optimizer_state()["reward_scale"]
+    assert scale["mean_square"] / scale["weight"] == pytest.approx(4 * batch.reward.square().mean().item())
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({"extra_loss": "small_logits"}, "learner.extra_loss: 'small_logits' is not an import path"),
+        ({"extra_loss": "nowhere.small_logits"}, "learner.extra_loss: cannot import 'nowhere'"),
+        ({"extra_loss": f"{__name__}.small_logit"}, "did you mean 'small_logits'"),
+        ({"extra_loss": f"{__name__}.of_every_row"}, r"must give a tensor of shape \[\], it gave a .* \[39\]"),
+        ({"reward": RewardConfig(function=f"{__name__}.the_batch")}, r"shape \[12, 3\], it gave 'Batch'"),
+    ],
+)
+def test_a_function_of_ones_own_that_will_not_do_is_refused_in_one_line(changes, wanted: str) -> None:
+    with pytest.raises(UserError, match=wanted) as caught:
+        update(make_batch(ENDS), phase(extra=1.0), **changes)
+    assert "\n" not in str(caught.value)
 
 
 def test_alpha_is_measured_on_the_rows_that_are_learnt_from() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from polybeast_moe.config import PhaseConfig
 from polybeast_moe.errors import UserError
-from polybeast_moe.learning.operator import change_curriculum, hold, next_phase, release
+from polybeast_moe.learning.operator import change_curriculum, hold, next_phase, release, reopened
 from polybeast_moe.learning.phases import ControllerState, Counters, advance
 
 PHASES = (
@@ -88,7 +88,13 @@ def test_next_phase_ends_this_one_and_the_last_one_ends_the_run():
     assert {event.new for event in events if event.key == "phase"} == {"loop"}
     over, _, _ = next_phase()(PHASES, inside, Counters(200, 0, 200))
     assert over.finished
-    assert not at(300, over)[0].finished  # resumed, the run goes on in its last phase
+    restored = ControllerState.from_dict(json.loads(json.dumps(over.to_dict())))
+    assert at(300, restored)[0].finished  # resumed, the run is over still
+    assert at(300, reopened(restored, {"phases.ramp.until.frames": (1000, 1500)}))[0].finished
+    longer = reopened(restored, {"phases.loop.until.frames": (2000, 3000)})
+    assert not at(300, longer)[0].finished
+    more = (*PHASES, PhaseConfig(name="more", until={"frames": 5000}, routing="softmax"))
+    assert advance(more, restored, Counters(300, 0, 300), {})[1].phase == "more"
     with pytest.raises(UserError, match="no phase is going on"):
         next_phase()(PHASES, over, Counters(200, 0, 200))
 

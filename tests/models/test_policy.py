@@ -335,7 +335,7 @@ def test_a_part_can_be_replaced_in_a_subclass(make_config: MakeConfig, observe: 
 @pytest.mark.parametrize(
     ("path", "hint"),
     [
-        ("GraphMoEPolicy", "package.module.Class"),
+        ("GraphMoEPolicy", "package.module.NAME"),
         ("no_such_package.Policy", "no_such_package"),
         ("polybeast_moe.models.policy.GraphMoEPolici", "did you mean 'GraphMoEPolicy'"),
         ("polybeast_moe.models.policy.expert_mixture", "no subclass of polybeast_moe.models.Policy"),

@@ -69,11 +69,28 @@ def test_who_hangs_is_replaced(start_runtime, name: str) -> None:
     os.kill(hung, signal.SIGSTOP)
     supervisor.hung_after = 0.5
     assert wait_until(lambda: (supervisor.check(), supervisor.restarts)[1] == 1)
-    supervisor.hung_after = 60.0  # a policy worker takes seconds to start
+    supervisor.hung_after = 60.0
     assert not alive(hung)
     go_on(runtime, 8)
     assert supervisor.restarts == 1
     assert "hung for 0 s" in runtime.messages[0]
+
+
+def test_a_policy_worker_that_is_starting_does_not_hang(start_runtime) -> None:
+    """It imports torch and compiles while actors wait: for minutes where other processes want the cores too."""
+    runtime = start_runtime("runtime.actors=1")
+    supervisor, region = runtime.supervisor, runtime.supervisor.region
+    supervisor.hung_after = 0.01
+    supervisor.check()
+    assert wait_until(lambda: len(region.requests(2)) == 2)  # now the actor has nothing to do
+    os.kill(supervisor.pids()["pbm-policy-0"], signal.SIGSTOP)  # in the middle of its imports
+    began = time.monotonic()
+    while time.monotonic() - began < 0.5:
+        supervisor.check()
+    assert (supervisor.restarts, region.answers) == (0, 0)
+    supervisor.starts_within = 0.1
+    assert wait_until(lambda: (supervisor.check(), supervisor.restarts)[1] == 1)
+    assert runtime.messages[0].startswith("pbm-policy-0 hung for 0 s")
 
 
 def test_an_actor_that_hangs_without_a_slot_is_noticed(start_runtime) -> None:
