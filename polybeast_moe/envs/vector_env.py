@@ -309,6 +309,8 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         for name in ("seed_core", "seed_disp"):
             record[name] = np.where(ended, self._fields[name], np.uint64(0))
             record["_" + name] = ended.copy()
+        deaths = [death.decode("latin-1") for death in np.where(ended, self._fields["record_death"], b"").tolist()]
+        record["death"], record["_death"] = np.array(deaths, dtype=object), ended.copy()
         info["episode_record"], info["_episode_record"] = record, ended.copy()
         fatal = ended & (self._fields["fatal_reason"] != b"")
         if fatal.any():

@@ -12,18 +12,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from polybeast_moe.evaluation.endings import count_deaths, ending
 from polybeast_moe.evaluation.report_data import DataTable, Floats, RunData
 from polybeast_moe.evaluation.tables import RANDOM_POLICY
 
 SEGMENT_EPISODES = 500
 MAX_SEGMENTS = 30
 PARTS = ("experience", "depth", "gold")
-# game_end_types of NetHack's hack.h; the engine adds the first two.
-ENDINGS = {
-    -2: "NetHack failed", -1: "step limit", 0: "killed", 1: "choked", 2: "poisoned", 3: "starved", 4: "drowned",
-    5: "burned", 6: "dissolved", 7: "crushed", 8: "stoned", 9: "turned to slime", 10: "genocided", 11: "panicked",
-    12: "tricked", 13: "quit", 14: "escaped", 15: "ascended",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,11 +50,13 @@ class ScoreParts:
 
 @dataclass(frozen=True)
 class Endings:
-    """How the episodes of a group ended (ending -> share), how long they were and how deep they went."""
+    """How the episodes of a group ended (ending -> share), what heroes died of (NetHack's words -> episodes), how long
+    the episodes were and how deep they went."""
 
     phase: str
     episodes: int
     shares: dict[str, float]
+    deaths: dict[str, int]
     mean_length: float | None
     mean_depth: float | None
     max_depth: float | None
@@ -142,12 +139,13 @@ def _endings(phase: str, table: DataTable) -> Endings | None:
     depth = table.floats("depth")
     shares: dict[str, float] = {}
     for code in known:
-        name = ENDINGS.get(int(code), f"end {int(code)}")
+        name = ending(int(code))
         shares[name] = shares.get(name, 0.0) + 1 / len(known)
     return Endings(
         phase,
         len(known),
         shares,
+        count_deaths((int(code), death) for code, death in zip(how, table.strings("death"), strict=True) if code >= 0),
         mean_length=_mean(table.floats("length")),
         mean_depth=_mean(depth),
         max_depth=float(np.nanmax(depth)) if np.isfinite(depth).any() else None,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 from rich.table import Table
 
 from polybeast_moe.evaluation.evaluate import Figures
+
+_DEATHS = 8  # shown by name; the JSON has all of them
 
 
 def score_table(found: Sequence[Figures]) -> Table:
@@ -45,6 +48,7 @@ def details(figures: Figures) -> str:
         + "{:.0f} and {:.0f}".format(*figures["score_quartiles"]),
         f"  depth     {figures['mean_depth']:.2f} on average, {figures['max_depth']} at most",
         f"  ends      {listed(figures['ends'], 'd')}",
+        *_deaths(figures["deaths"]),
     ]
     if "expert_shares" in figures:
         lines += [
@@ -56,6 +60,14 @@ def details(figures: Figures) -> str:
     lines += _ablations(figures["ablations"]) if "ablations" in figures else []
     lines += [f"  speed     {figures['frames_per_second']:,.0f} frames/s over {figures['frames']:,} frames"]
     return "\n".join(lines)
+
+
+def _deaths(found: dict[str, int]) -> list[str]:
+    """What heroes died of most often, within 80 columns."""
+    shown = [f"{death} {count}" for death, count in list(found.items())[:_DEATHS]]
+    others = sum(list(found.values())[_DEATHS:])
+    text = ", ".join(shown + ([f"anything else {others}"] if others else []))
+    return textwrap.wrap(text, 80, initial_indent="  deaths    ", subsequent_indent=" " * 12)
 
 
 def _specialisation(found: Figures) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -159,6 +160,23 @@ def endings_grid(found: list[Endings]) -> Grid:
         for group in found
     ]
     return [["phase", "episodes", "mean length (steps)", "mean depth", "deepest", *names], *rows]
+
+
+def deaths_grid(found: list[Endings], most: int = 12) -> Grid:
+    """Returns what heroes died of: the causes that come up most, as shares of all episodes by phase."""
+    total: Counter[str] = Counter()
+    for group in found:
+        total.update(group.deaths)
+    named = [death for death, _ in total.most_common(most)]
+    rows = [[death, *(_share(group.deaths.get(death, 0), group) for group in found)] for death in named]
+    if len(total) > most:
+        others = [sum(group.deaths.values()) - sum(group.deaths.get(death, 0) for death in named) for group in found]
+        rows.append(["anything else", *(_share(count, group) for count, group in zip(others, found, strict=True))])
+    return [["cause of death", *(group.phase for group in found)], *rows]
+
+
+def _share(count: int, group: Endings) -> str:
+    return f"{100 * count / group.episodes:.1f} %"
 
 
 def event_grid(events: Sequence[Mapping[str, Any]]) -> Grid:

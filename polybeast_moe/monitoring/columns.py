@@ -71,6 +71,7 @@ EPISODE_COLUMNS = (
     "seed_core",
     "seed_disp",
     "gold",
+    "death",
 )
 
 
