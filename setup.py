@@ -1,10 +1,12 @@
 """Builds the C++ extension `polybeast_moe._C` and the programs beside it; all else is in pyproject.toml."""
 
 import os
+import shutil
 from pathlib import Path
 
 from pybind11.setup_helpers import ParallelCompile, Pybind11Extension, build_ext
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 PROGRAMS = {"pbm-actor": "csrc/actor/main.cc", "pbm-games": "csrc/envs/main.cc"}
 parts = sorted(
@@ -56,5 +58,15 @@ class BuildExtensionAndPrograms(build_ext):
             self.copy_file(str(built), str(Path(__file__).parent / "polybeast_moe" / program))
 
 
+class BuildWithConfigurations(build_py):
+    """Puts `configs/` into the package, where it is not used in place."""
+
+    def run(self) -> None:
+        """Copies modules, then configurations."""
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree("configs", Path(self.build_lib) / "polybeast_moe" / "configs", dirs_exist_ok=True)
+
+
 ParallelCompile("PBM_BUILD_JOBS", default=os.cpu_count() or 1).install()
-setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtensionAndPrograms})
+setup(ext_modules=[extension], cmdclass={"build_ext": BuildExtensionAndPrograms, "build_py": BuildWithConfigurations})
