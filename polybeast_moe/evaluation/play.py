@@ -47,7 +47,7 @@ class Player(Protocol):
         first: Tensor | None = None,
         weights_version: int | None = None,
     ) -> PolicyOutput:
-        """One step of N games."""
+        """One step of N games: see `polybeast_moe.models.Policy.infer`, whose arguments and shapes these are."""
 
 
 InferWith = Callable[[Player], PolicyOutput]
