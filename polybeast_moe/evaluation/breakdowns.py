@@ -23,11 +23,11 @@ PARTS = ("experience", "depth", "gold")
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive episodes: numbers of the first and the last, the phase they began in, and their figures."""
+    """Consecutive episodes: numbers of the first and the last, the phases they fell in, and their figures."""
 
     first: int
     last: int
-    phase: str
+    phases: tuple[str, ...]
     frames: float
     """Of the run, when the last one was counted."""
     mean_score: float
@@ -101,7 +101,7 @@ def _segment(run: RunData, begin: int, end: int) -> Segment:
     return Segment(
         first=begin + 1,
         last=end,
-        phase=str(run.episodes.strings("phase")[begin]),
+        phases=tuple(dict.fromkeys(str(phase) for phase in run.episodes.strings("phase")[part])),
         frames=float(run.episodes.floats("frames")[end - 1]),
         mean_score=float(known.mean()) if count else math.nan,
         standard_error=float(known.std(ddof=1) / math.sqrt(count)) if count > 1 else None,

@@ -28,8 +28,8 @@ def test_segments_are_five_hundred_episodes_in_their_order() -> None:
     phases = ["warmup"] * 700 + ["finetune"] * 503
     run = run_of({"score": [*scores], "phase": phases, "frames": [*range(1203)], "alpha_entropy": [0.5] * 1203})
     found = segments(run)
-    assert [(one.first, one.last, one.phase) for one in found] == [
-        (1, 500, "warmup"), (501, 1000, "warmup"), (1001, 1203, "finetune"),
+    assert [(one.first, one.last, one.phases) for one in found] == [
+        (1, 500, ("warmup",)), (501, 1000, ("warmup", "finetune")), (1001, 1203, ("finetune",)),
     ]  # fmt: skip
     for one, part in zip(found, (scores[:500], scores[500:1000], scores[1000:]), strict=True):
         assert one.mean_score == pytest.approx(part.mean())
