@@ -131,7 +131,7 @@ def finish_cdf(axes: Axes) -> None:
     axes.set_ylim(0, 100)
     axes.set_xlabel("score (points)")
     axes.set_ylabel("episodes at or below (%)")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.legend(fontsize=8, frameon=False, loc="lower right", handlelength=3.5)
 
 
 def parts_figure(found: Sequence[ScoreParts]) -> Figure:
