@@ -224,7 +224,7 @@ void bind_nethack(py::module_& m) {
         const auto& e = game.episode();
         return py::dict("score"_a = e.score, "score_after_end"_a = e.score_after_end,
                         "episode_return"_a = e.episode_return, "length"_a = e.length, "depth"_a = e.depth,
-                        "turns"_a = e.turns, "gold"_a = e.gold, "how_done"_a = e.how_done);
+                        "turns"_a = e.turns, "gold"_a = e.gold, "how_done"_a = e.how_done, "death"_a = e.death);
       });
   m.def("condition_names", [] { return condition_texts([](const auto& c) { return c.name; }); });
   m.def("condition_descriptions", [] { return condition_texts([](const auto& c) { return c.description; }); });

@@ -39,7 +39,7 @@ _EXAMPLES = {
   polybeast-moe evaluate runs/a runs/b --policy random""",
     "watch": """examples:
   polybeast-moe watch runs/try
-  polybeast-moe watch runs/try --seed 1 --episode 7     that game of an evaluation
+  polybeast-moe watch runs/try --seed 1 --episode 7   that game of an evaluation
   polybeast-moe watch --best runs/try
 keys: space pauses, right steps, + and - change the speed, n next game, q quits""",
     "report": """examples:
@@ -137,10 +137,10 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     begin.add_argument("--from", dest="origin", metavar="SNAPSHOT", help="go on from another run's snapshot")
     begin.add_argument("--from-weights", metavar="SNAPSHOT", help="begin with the weights of a snapshot")
     resume = add("resume", "go on from a run's newest good snapshot")
-    resume.add_argument("run_dir", metavar="RUN_DIR")
+    resume.add_argument("run_dir", metavar="RUN_DIR", help="of a run that was stopped, or is over")
     add_overrides(resume)
     control = add("control", "ask a running trainer for something, or change it")
-    control.add_argument("run_dir", metavar="RUN_DIR")
+    control.add_argument("run_dir", metavar="RUN_DIR", help="of a run that is going on")
     control.add_argument(
         "words",
         nargs="+",
@@ -151,7 +151,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     control.add_argument("--inbox", action="store_true", help="go through files in RUN_DIR, from another machine")
     report = add("report", "write a run's tables, figures and HTML page")
     report.add_argument(
-        "run_dirs", metavar="RUN_DIR", nargs="+", help="several: a page that compares them with the first"
+        "run_dirs", metavar="RUN_DIR", nargs="+", help="one run; several: a page that compares them with the first"
     )
     report.add_argument("--output", metavar="DIR", help="where the page of several runs goes")
     _add_evaluate(add("evaluate", "play whole episodes and say how they score"))

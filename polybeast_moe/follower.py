@@ -21,7 +21,7 @@ from polybeast_moe.monitoring.resources import usable_cores
 from polybeast_moe.runtime.defaults import with_defaults
 from polybeast_moe.runtime.make import make_runtime
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process, torch_cache_in
-from polybeast_moe.runtime.rollouts import Batch, make_batch
+from polybeast_moe.runtime.rollouts import Batch, EpisodeRow, make_batch
 from polybeast_moe.snapshots.randomness import random_states, restore_random_states, seed_all
 
 
@@ -80,7 +80,7 @@ class Follower:
         self._listen()
         self._runtime.start(stop)
         batch: Batch | None = None
-        episodes: list[dict[str, float | int]] = []
+        episodes: list[EpisodeRow] = []
         while True:
             if batch is None and not self._idle:
                 batch, episodes = self._collect(stop)
@@ -104,7 +104,7 @@ class Follower:
         """Ends the games."""
         self._runtime.close()
 
-    def _collect(self, stop: StopRequests) -> tuple[Batch | None, list[dict[str, float | int]]]:
+    def _collect(self, stop: StopRequests) -> tuple[Batch | None, list[EpisodeRow]]:
         rollouts = self._runtime.collect(until(self._patience, stop))
         if not rollouts:
             return None, []
@@ -113,9 +113,7 @@ class Follower:
         self._runtime.give_back(rollouts)
         return batch, episodes
 
-    def _update(
-        self, batch: Batch | None, episodes: list[dict[str, float | int]], settings: Settings, total: int
-    ) -> None:
+    def _update(self, batch: Batch | None, episodes: list[EpisodeRow], settings: Settings, total: int) -> None:
         frames = _frames(batch)
         report = self._learner.update(batch, settings, frames / total)
         self._ranks.to_lead(Part(frames, report, episodes, self._messages[:]))

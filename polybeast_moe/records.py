@@ -63,7 +63,7 @@ class Records:
             self._console.log(line)
         self._tell_of_skipped(seen.report, counters.updates)
         for episode in seen.episodes:
-            self.window.episode(episode["score"], episode["return"])
+            self.window.episode(float(episode["score"]), float(episode["return"]))
         first = counters.episodes - len(seen.episodes) + 1
         self._sinks.episodes(
             [

@@ -253,7 +253,10 @@ def test_report_prints_where_it_is(here, trainer, capsys, monkeypatch):
     assert capsys.readouterr().out == "x/report/index.html\n"
 
 
-@pytest.mark.parametrize("command", [[], ["train"], ["resume"], ["control"], ["report"], ["evaluate"], ["doctor"]])
+COMMANDS = ("train", "resume", "control", "report", "evaluate", "watch", "doctor")
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_fits_a_screen_and_shows_an_example(command, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as exit_:

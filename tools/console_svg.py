@@ -9,14 +9,12 @@ written, or an earlier one by --at, as far as the snapshot before it is still th
 from __future__ import annotations
 
 import argparse
-import io
 import re
 import statistics
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.terminal_theme import MONOKAI
+from svg import draw
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.evaluation.report_data import DataTable, read_run
@@ -42,11 +40,7 @@ def main() -> None:
         seconds = left.read(fraction, row["wall_seconds"])
     age = _snapshot_age(arguments.run_dir, rows, rows[chosen], config.snapshots.every_seconds)
     status = _status(config, rows[chosen], fractions[chosen], run.episodes, age)
-    console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(status_screen(status, seconds))
-    svg = console.export_svg(title=f"polybeast-moe train {arguments.run_dir.name}", theme=MONOKAI)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    arguments.output.write_text(re.sub(r"@font-face\s*\{[^}]*\}", "", svg))  # no requests to other hosts
+    draw(status_screen(status, seconds), WIDTH, f"polybeast-moe train {arguments.run_dir.name}", arguments.output)
 
 
 def _snapshot_age(run_dir: Path, rows: list[dict[str, Any]], row: dict[str, Any], every: float) -> float:

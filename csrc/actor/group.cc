@@ -135,6 +135,7 @@ Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const n
   record_return_ = column(layout, "record_return", 1);
   record_alpha_entropy_ = column(layout, "record_alpha_entropy", 1);
   record_gold_ = column(layout, "record_gold", 1);
+  record_death_ = column(layout, "record_death", 1);
 }
 
 Group::ObservationColumns Group::observation_columns(const shm::RolloutLayout& layout, const std::string& prefix,
@@ -343,6 +344,9 @@ void Group::write_record(std::uint8_t* slot, std::size_t t, std::size_t k) const
   *row<std::int64_t>(slot, record_seed_core_, i) = static_cast<std::int64_t>(episode.seeds.core);
   *row<std::int64_t>(slot, record_seed_disp_, i) = static_cast<std::int64_t>(episode.seeds.disp);
   *row<std::int64_t>(slot, record_gold_, i) = episode.gold;
+  auto* const death = row<char>(slot, record_death_, i);
+  std::fill_n(death, nethack::kDeathLength, '\0');
+  episode.death.copy(death, nethack::kDeathLength);
   *row<double>(slot, record_return_, i) = episode.episode_return;
   *row<double>(slot, record_alpha_entropy_, i) =
       player.alpha_entropy_sum / static_cast<double>(std::max<std::int64_t>(1, episode.length));

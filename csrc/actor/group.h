@@ -109,7 +109,7 @@ class Group {
   Column final_count_, final_step_, final_game_, final_previous_action_;
   Column record_count_, record_step_, record_game_, record_how_done_, record_score_, record_score_after_end_,
       record_length_, record_depth_, record_turns_, record_seed_core_, record_seed_disp_, record_return_,
-      record_alpha_entropy_, record_gold_;
+      record_alpha_entropy_, record_gold_, record_death_;
 };
 
 }  // namespace pbm::actor

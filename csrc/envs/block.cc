@@ -116,6 +116,7 @@ void Block::lay_out() {
   for (const char* name : {"score", "score_after_end", "length", "depth", "turns", "how_done"}) {
     add(std::string("record_") + name, "int64", 8, {});
   }
+  add("record_death", "S" + std::to_string(nethack::kDeathLength), nethack::kDeathLength, {});
   add("fatal_reason", "S" + std::to_string(kReasonSize), kReasonSize, {});
   // Observations.
   for (std::size_t i = 0; i < nethack::kObservationKeys.size(); ++i) {

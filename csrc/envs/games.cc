@@ -50,6 +50,7 @@ Games::Games(const Block& block, std::size_t first, std::size_t last, const std:
       depth_(block.field<std::int64_t>("record_depth")),
       turns_(block.field<std::int64_t>("record_turns")),
       how_done_(block.field<std::int64_t>("record_how_done")),
+      death_(block.field<char>("record_death")),
       fatal_reason_(block.field<char>("fatal_reason")) {
   const auto library = nethack::LibraryFile::open(block.settings().library);
   for (std::size_t i = first; i < last; ++i) {
@@ -123,6 +124,8 @@ void Games::write_record(std::size_t i) {
   depth_[i] = episode.depth;
   turns_[i] = episode.turns;
   how_done_[i] = episode.how_done;
+  std::fill_n(death_ + i * nethack::kDeathLength, nethack::kDeathLength, '\0');
+  episode.death.copy(death_ + i * nethack::kDeathLength, nethack::kDeathLength);
   std::fill_n(fatal_reason_ + i * kReasonSize, kReasonSize, '\0');
 }
 

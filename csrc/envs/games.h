@@ -36,7 +36,7 @@ class Games {
   std::uint8_t *has_lgen_, *terminated_, *truncated_, *is_ascended_;
   double *reward_, *reward_terms_, *return_;
   std::int64_t *score_, *score_after_end_, *length_, *depth_, *turns_, *how_done_;
-  char* fatal_reason_;
+  char *death_, *fatal_reason_;
 };
 
 }  // namespace pbm::envs

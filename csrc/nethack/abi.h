@@ -18,7 +18,8 @@ inline constexpr int kProgramStateSize = 6;
 inline constexpr int kInternalSize = 9;
 inline constexpr int kMiscSize = 3;
 inline constexpr int kInventorySize = 55;
-inline constexpr int kTextLength = 80;  // of an inventory string, and of a square's description
+inline constexpr int kTextLength = 80;            // of an inventory string, and of a square's description
+inline constexpr std::size_t kDeathLength = 100;  // DTHSZ: of a cause of death in NetHack's own record
 inline constexpr int kTerminalRows = 24, kTerminalColumns = 80;
 inline constexpr std::int16_t kMaxGlyph = 5976;  // MAX_GLYPH: one past the last glyph; pads crops beyond the map
 
@@ -92,6 +93,7 @@ using nle_start_t = nle_ctx_t* (*)(nle_obs*, std::FILE*, nle_settings*);
 using nle_step_t = nle_ctx_t* (*)(nle_ctx_t*, nle_obs*);
 using nle_end_t = void (*)(nle_ctx_t*);
 using nle_yield_t = void* (*)(void*);
+using formatkiller_t = void (*)(char* text, unsigned size, int how, signed char with_helplessness);
 }
 
 static_assert(sizeof(nle_obs) == 152);

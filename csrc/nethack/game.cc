@@ -147,13 +147,22 @@ StepResult Game::step(int action) {
   result.truncated = !result.terminated && (result.limit_at_key || result.status == EndStatus::kAborted);
   episode_.episode_return += result.reward;
   if (result.terminated || result.truncated) {
-    episode_.how_done = obs_.done ? obs_.how_done : -1;
+    if (obs_.done) note_death();
     if (result.status == EndStatus::kTaskSuccessful) quit();
     episode_.score_after_end = obs_.blstats[blstat::kScore];
     if (result.status == EndStatus::kAborted) quit_unseen();
     close_episode();
   }
   return result;
+}
+
+void Game::note_death() {
+  episode_.how_done = obs_.how_done;
+  try {
+    episode_.death = library_.death(obs_.how_done);
+  } catch (const FatalGameError&) {
+    // The game is over all the same; its cause stays unknown.
+  }
 }
 
 void Game::fail(int how_done) {

@@ -71,6 +71,7 @@ struct EpisodeRecord {
   std::int64_t turns = 0;   // NetHack's turn counter
   std::int64_t gold = 0;    // carried at the last moment alive, less what the hero began with
   int how_done = -1;        // game_end_types of hack.h; -1: still alive, at a limit or when the task was done
+  std::string death;        // what NetHack's own record calls it: "killed by a jackal", "quit"; empty while alive
 };
 
 class Game {
@@ -114,6 +115,7 @@ class Game {
   void quit();
   void quit_unseen();
   void watch_the_living();
+  void note_death();
   void close_episode();
 
   GameSettings settings_;

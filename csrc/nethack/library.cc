@@ -256,6 +256,7 @@ void Library::load() {
     step_ = symbol<nle_step_t>(handle_, "nle_step");
     end_ = symbol<nle_end_t>(handle_, "nle_end");
     yield_ = symbol<nle_yield_t>(handle_, "nle_yield");
+    format_killer_ = symbol<formatkiller_t>(handle_, "formatkiller");
     remember_state();
     // The loader has constructed, and the C library keeps the destructors: from here on both are ours.
     guarded(false, [this] { call_all(finishers_, num_finishers_); });
@@ -420,6 +421,12 @@ void Library::step(nle_ctx_t* context, nle_obs* observation) {
 
 void Library::end(nle_ctx_t* context) {
   guarded(false, [&] { end_(context); });
+}
+
+std::string Library::death(int how) {
+  char text[kDeathLength + 1] = "";  // as wide as topten.c's own, which asks the same function
+  guarded(false, [&] { format_killer_(text, sizeof text, how, 0); });
+  return text;
 }
 
 }  // namespace pbm::nethack

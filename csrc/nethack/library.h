@@ -73,6 +73,9 @@ class Library {
   void step(nle_ctx_t* context, nle_obs* observation);
   void end(nle_ctx_t* context);
 
+  // What a game that is over died of, in NetHack's own words ("killed by a jackal"); `how` is a game_end_type.
+  std::string death(int how);
+
  private:
   void load();
   void unload() noexcept;
@@ -103,6 +106,7 @@ class Library {
   nle_step_t step_ = nullptr;
   nle_end_t end_ = nullptr;
   nle_yield_t yield_ = nullptr;
+  formatkiller_t format_killer_ = nullptr;
 };
 
 }  // namespace pbm::nethack

@@ -137,6 +137,7 @@ void RolloutLayout::add_episode_records() {
     add(name, Dtype::kI64, {record_capacity_});
   }
   for (const char* name : {"record_return", "record_alpha_entropy"}) add(name, Dtype::kF64, {record_capacity_});
+  add("record_death", Dtype::kU8, {record_capacity_, nethack::kDeathLength});
 }
 
 void RolloutLayout::add(std::string name, Dtype dtype, std::vector<std::size_t> shape) {

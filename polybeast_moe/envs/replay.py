@@ -51,7 +51,7 @@ class Replay:
     """[length]"""
     frozen_steps: int = 0
     """NLE's count of frozen steps at the start: penalties other than `constant` carry it over from the last episode."""
-    record: dict[str, float] = field(default_factory=dict)
+    record: dict[str, float | str] = field(default_factory=dict)
     """The episode's record (`info["episode_record"]`), held against what is played."""
 
     def save(self, path: Path | str) -> None:
@@ -126,8 +126,8 @@ def _only(observation: Observations) -> Observations:
     return {key: array[0] for key, array in observation.items()}
 
 
-def _record_of(info: Info, game: int) -> dict[str, float]:
-    return {k: v[game].item() for k, v in info["episode_record"].items() if not k.startswith(("_", "seed_"))}
+def _record_of(info: Info, game: int) -> dict[str, float | str]:
+    return {k: v.tolist()[game] for k, v in info["episode_record"].items() if not k.startswith(("_", "seed_"))}
 
 
 class BestReplays:
@@ -212,7 +212,7 @@ class RecordReplays(VectorWrapper):
             self._begun[game] = (seeds[game], frozen[game])
             self._actions[game] = bytearray()
 
-    def _write(self, game: int, record: dict[str, float]) -> None:
+    def _write(self, game: int, record: dict[str, float | str]) -> None:
         if not self._best.wants(int(record["score"])):
             return
         (core, disp, lgen), frozen = self._begun[game]

@@ -218,7 +218,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         self._player.close()
 
     def frozen_steps(self) -> NDArray[np.int64]:
-        """Returns, for each game, the steps in a row in which time stood still, which penalties count."""
+        """Returns [num_envs], for each game, the steps in a row in which time stood still, which penalties count."""
         return np.array(self._fields["frozen_steps"])
 
     def set_frozen_steps(self, steps: Sequence[int]) -> None:
@@ -226,7 +226,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         self._fields["frozen_steps"][...] = steps
 
     def waiting_for_reset(self) -> NDArray[np.bool_]:
-        """Returns which games have ended and not begun again; the next-step mode resets them in the next step."""
+        """Returns [num_envs], which games have ended and not begun again; in the next-step mode they do so next."""
         return self._ended.copy()
 
     def _check_open(self) -> None:
@@ -309,6 +309,8 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         for name in ("seed_core", "seed_disp"):
             record[name] = np.where(ended, self._fields[name], np.uint64(0))
             record["_" + name] = ended.copy()
+        deaths = [death.decode("latin-1") for death in np.where(ended, self._fields["record_death"], b"").tolist()]
+        record["death"], record["_death"] = np.array(deaths, dtype=object), ended.copy()
         info["episode_record"], info["_episode_record"] = record, ended.copy()
         fatal = ended & (self._fields["fatal_reason"] != b"")
         if fatal.any():

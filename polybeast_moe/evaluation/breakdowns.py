@@ -12,27 +12,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from polybeast_moe.evaluation.endings import count_deaths, ending
 from polybeast_moe.evaluation.report_data import DataTable, Floats, RunData
 from polybeast_moe.evaluation.tables import RANDOM_POLICY
 
 SEGMENT_EPISODES = 500
 MAX_SEGMENTS = 30
 PARTS = ("experience", "depth", "gold")
-# game_end_types of NetHack's hack.h; the engine adds the first two.
-ENDINGS = {
-    -2: "NetHack failed", -1: "step limit", 0: "killed", 1: "choked", 2: "poisoned", 3: "starved", 4: "drowned",
-    5: "burned", 6: "dissolved", 7: "crushed", 8: "stoned", 9: "turned to slime", 10: "genocided", 11: "panicked",
-    12: "tricked", 13: "quit", 14: "escaped", 15: "ascended",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Consecutive episodes: numbers of the first and the last, the phase they began in, and their figures."""
+    """Consecutive episodes: numbers of the first and the last, the phases they fell in, and their figures."""
 
     first: int
     last: int
-    phase: str
+    phases: tuple[str, ...]
     frames: float
     """Of the run, when the last one was counted."""
     mean_score: float
@@ -55,11 +50,13 @@ class ScoreParts:
 
 @dataclass(frozen=True)
 class Endings:
-    """How the episodes of a group ended (ending -> share), how long they were and how deep they went."""
+    """How the episodes of a group ended (ending -> share), what heroes died of (NetHack's words -> episodes), how long
+    the episodes were and how deep they went."""
 
     phase: str
     episodes: int
     shares: dict[str, float]
+    deaths: dict[str, int]
     mean_length: float | None
     mean_depth: float | None
     max_depth: float | None
@@ -104,7 +101,7 @@ def _segment(run: RunData, begin: int, end: int) -> Segment:
     return Segment(
         first=begin + 1,
         last=end,
-        phase=str(run.episodes.strings("phase")[begin]),
+        phases=tuple(dict.fromkeys(str(phase) for phase in run.episodes.strings("phase")[part])),
         frames=float(run.episodes.floats("frames")[end - 1]),
         mean_score=float(known.mean()) if count else math.nan,
         standard_error=float(known.std(ddof=1) / math.sqrt(count)) if count > 1 else None,
@@ -142,12 +139,13 @@ def _endings(phase: str, table: DataTable) -> Endings | None:
     depth = table.floats("depth")
     shares: dict[str, float] = {}
     for code in known:
-        name = ENDINGS.get(int(code), f"end {int(code)}")
+        name = ending(int(code))
         shares[name] = shares.get(name, 0.0) + 1 / len(known)
     return Endings(
         phase,
         len(known),
         shares,
+        count_deaths((int(code), death) for code, death in zip(how, table.strings("death"), strict=True) if code >= 0),
         mean_length=_mean(table.floats("length")),
         mean_depth=_mean(depth),
         max_depth=float(np.nanmax(depth)) if np.isfinite(depth).any() else None,

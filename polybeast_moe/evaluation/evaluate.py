@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from polybeast_moe.config import RunConfig
+from polybeast_moe.evaluation.endings import count_deaths, ending
 from polybeast_moe.evaluation.play import GAMES, Change, Moment, Played, Player, play_episodes
 from polybeast_moe.evaluation.statistics import (
     Floats,
@@ -20,28 +21,6 @@ from polybeast_moe.evaluation.statistics import (
 from polybeast_moe.ops.mixture import Routing
 
 Figures = dict[str, Any]
-
-HOW_DONE = {
-    -2: "NetHack gave up",
-    -1: "alive at the step limit",
-    0: "killed",
-    1: "choked",
-    2: "poisoned",
-    3: "starved",
-    4: "drowned",
-    5: "burned",
-    6: "dissolved",
-    7: "crushed",
-    8: "turned to stone",
-    9: "turned to slime",
-    10: "genocided",
-    11: "panic",
-    12: "tricked",
-    13: "quit",
-    14: "escaped",
-    15: "ascended",
-}
-"""NetHack's `game_end_types` (hack.h), and what the engine adds."""
 
 
 def evaluate_policy(
@@ -112,6 +91,7 @@ def figures_of(played: Played, experts: Sequence[str] = ()) -> Figures:
         "mean_depth": float(played.column("depth").mean()),
         "max_depth": int(played.column("depth").max()),
         "ends": _ends(played),
+        "deaths": count_deaths((int(one["how_done"]), str(one.get("death", ""))) for one in played.records),
         "frames": frames,
         "frames_per_second": frames / played.seconds if played.seconds > 0 else None,
     }
@@ -132,7 +112,7 @@ def score_parts(played: Played) -> dict[str, Floats]:
 
 
 def _ends(played: Played) -> dict[str, int]:
-    counted = Counter(HOW_DONE.get(int(how), f"end {int(how)}") for how in played.column("how_done"))
+    counted = Counter(ending(int(how)) for how in played.column("how_done"))
     return dict(counted.most_common())
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from polybeast_moe.evaluation.breakdowns import PARTS, ScoreParts, Segment
 from polybeast_moe.evaluation.plotting import (
     COLOURS,
-    LINES,
     bars,
     colour,
     from_zero,
@@ -20,7 +19,9 @@ from polybeast_moe.evaluation.plotting import (
     over_frames,
     score_axis,
     series_colour,
+    series_line,
     side_by_side,
+    whisker,
 )
 from polybeast_moe.evaluation.report_data import Floats, RunData
 from polybeast_moe.evaluation.tables import (
@@ -84,6 +85,7 @@ def segments_figure(run: RunData, found: Sequence[Segment]) -> Figure:
     from_zero(axes)
     axes.set_ylabel("score (points)")
     over_frames(axes, run)
+    axes.set_xlim(right=1.01 * axes.get_xlim()[1])  # the last segment ends where the run does
     return figure
 
 
@@ -104,14 +106,13 @@ def cdf_figure(run: RunData) -> Figure:
     figure, (axes,) = new_figure(1, 3.8)
     for index, (phase, scores) in enumerate(scores_by_phase(run).items()):
         if len(scores):
-            line = ":" if phase == RANDOM_POLICY else LINES[index % 4]
-            draw_cdf(axes, scores, phase, series_colour(phase, index), line)
+            draw_cdf(axes, scores, phase, series_colour(phase, index), series_line(phase, index))
     finish_cdf(axes)
     return figure
 
 
-def draw_cdf(axes: Axes, scores: Floats, label: str, its_colour: str, line: str) -> None:
-    """Draws the empirical distribution function of scores as a staircase."""
+def draw_cdf(axes: Axes, scores: Floats, label: str, its_colour: str, line: Any) -> None:
+    """Draws the empirical distribution function of scores [episodes] as a staircase; `line` is a line style."""
     values, counts = np.unique(np.maximum(scores, 0.0), return_counts=True)
     shares = 100 * np.cumsum(counts) / len(scores)
     axes.step(
@@ -130,7 +131,7 @@ def finish_cdf(axes: Axes) -> None:
     axes.set_ylim(0, 100)
     axes.set_xlabel("score (points)")
     axes.set_ylabel("episodes at or below (%)")
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.legend(fontsize=8, frameon=False, loc="lower right", handlelength=3.5)
 
 
 def parts_figure(found: Sequence[ScoreParts]) -> Figure:
@@ -167,9 +168,11 @@ def phases_figure(rows: Sequence[PhaseRow]) -> Figure:
                 continue
             error_bar = None if error is None else getattr(row, error)
             axes.bar(
-                index, height, 0.7, yerr=error_bar, capsize=3, color=series_colour(row.phase, index),
-                edgecolor="black", linewidth=0.5, hatch=hatch(index),
+                index, height, 0.7, color=series_colour(row.phase, index), edgecolor="black", linewidth=0.5,
+                hatch=hatch(index),
             )  # fmt: skip
+            if error_bar is not None:
+                whisker(axes, index, height, error_bar)
         axes.set_title(title, fontsize=9)
         axes.set_xticks(range(len(played)), [row.phase for row in played], rotation=60, ha="right", fontsize=8)
         from_zero(axes)

@@ -30,10 +30,15 @@ def scene_figure(matrix: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def actions_figure(actions: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Draws the likeliest actions of each expert, as shares of what it would do where the router trusts it."""
+def actions_figure(actions: Mapping[str, Mapping[str, float]], experts: Sequence[str]) -> Figure:
+    """Draws the likeliest actions of each expert, as shares of what it would do where the router trusts it.
+
+    `experts`: all of the run's, so that each has the colour here that it has elsewhere.
+    """
     figure, drawings = side_by_side(len(actions), 3.2)
-    for index, (axes, (expert, shares)) in enumerate(zip(drawings, actions.items(), strict=True)):
+    longest = max((share for shares in actions.values() for share in shares.values()), default=1.0)
+    for axes, (expert, shares) in zip(drawings, actions.items(), strict=True):
+        index = experts.index(expert) if expert in experts else 0
         top = sorted(shares.items(), key=lambda item: -item[1])[:_SHOWN_ACTIONS]
         axes.barh(
             range(len(top)), [100 * share for _, share in top], color=colour(index), edgecolor="black", linewidth=0.5,
@@ -42,6 +47,7 @@ def actions_figure(actions: Mapping[str, Mapping[str, float]]) -> Figure:
         axes.set_yticks(range(len(top)), [action for action, _ in top], fontsize=7)
         axes.invert_yaxis()
         axes.grid(axis="y", visible=False)
+        axes.set_xlim(0, 105 * longest)
         axes.set_title(expert, fontsize=9)
         axes.set_xlabel("actions (%)", fontsize=8)
     return figure

@@ -13,6 +13,7 @@ from polybeast_moe.evaluation.plotting import (
     GREY,
     LINES,
     colour,
+    count_axis,
     from_zero,
     hatch,
     marker,
@@ -41,6 +42,20 @@ _LEARNER = (
             ("loss_entropy", "entropy"),
             ("loss_alpha_entropy", "alpha entropy"),
             ("loss_load_balance", "load balance"),
+        ),
+    ),
+    (
+        "losses on experts",
+        tuple(
+            (f"loss_{name}", name.replace("_", " "))
+            for name in (
+                "expert_diversity",
+                "semantic_orthogonality",
+                "graph_alignment",
+                "temporal_consistency",
+                "overlap",
+                "graph_smoothing",
+            )
         ),
     ),
     ("entropy (nats)", (("policy_entropy", "policy entropy"),)),
@@ -93,7 +108,7 @@ def experts_figure(run: RunData) -> Figure:
 
 def learner_figure(run: RunData) -> Figure:
     """Draws losses, the policy's entropy, what the baseline explains and the gradient's norm over frames."""
-    panels = [(label, present) for label, series in _LEARNER if (present := _present(run, series))]
+    panels = [(label, used) for label, series in _LEARNER if (used := _used(run, series))]
     figure, drawings = new_figure(len(panels), 1.7 * len(panels) + 0.6)
     for index, (axes, (label, series)) in enumerate(zip(drawings, panels, strict=True)):
         _curves(axes, run, series)
@@ -113,6 +128,8 @@ def machine_figure(run: RunData) -> Figure:
             values = run.metrics.floats(column) * scale
             axes.plot(frames, values, LINES[number % 4], color=colour(number), label=label, marker=marker(frames))
         from_zero(axes)
+        if name in ("frames/s", "restarts"):
+            count_axis(axes)
         axes.set_ylabel(name, fontsize=8)
         over_frames(axes, run, names=index == 0)
     figure.align_ylabels()
@@ -131,7 +148,7 @@ _MACHINE_COLUMNS: Mapping[str, Sequence[tuple[str, str]]] = {
 
 def has_learner_figure(run: RunData) -> bool:
     """Whether the run's metrics hold anything that `learner_figure` shows."""
-    return any(_present(run, series) for _, series in _LEARNER)
+    return any(_used(run, series) for _, series in _LEARNER)
 
 
 def has_machine_figure(run: RunData) -> bool:
@@ -141,6 +158,15 @@ def has_machine_figure(run: RunData) -> bool:
 
 def _present(run: RunData, series: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     return [(column, label) for column, label in series if np.isfinite(run.metrics.floats(column)).any()]
+
+
+def _used(run: RunData, series: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """What is present, without losses that have no weight: those are 0 all the time."""
+    return [
+        (column, label)
+        for column, label in _present(run, series)
+        if not column.startswith("loss_") or np.nan_to_num(run.metrics.floats(column)).any()
+    ]
 
 
 def _curves(axes: Axes, run: RunData, series: Sequence[tuple[str, str]]) -> None:

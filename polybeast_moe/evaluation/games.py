@@ -20,7 +20,7 @@ from polybeast_moe.evaluation.observe import RAW_KEYS
 RECORD = ("score", "score_after_end", "return", "length", "depth", "turns", "how_done")
 _GOLD = 13  # nle.nethack.NLE_BL_GOLD
 
-Record = dict[str, float | int]
+Record = dict[str, float | int | str]
 
 
 @dataclass(frozen=True)
@@ -113,4 +113,5 @@ class GameTable:
         record: Record = {name: self._fields["record_" + name][game].item() for name in RECORD}
         begun, last = self._gold[game].tolist()
         record |= {name: int(self._fields[name][game]) for name in ("seed_core", "seed_disp")}
+        record["death"] = self._fields["record_death"][game].item().decode("latin-1")
         self.records[int(self._episode[game])] = {**record, "gold": last - begun}

@@ -47,7 +47,7 @@ class Player(Protocol):
         first: Tensor | None = None,
         weights_version: int | None = None,
     ) -> PolicyOutput:
-        """One step of N games."""
+        """One step of N games: see `polybeast_moe.models.Policy.infer`, whose arguments and shapes these are."""
 
 
 InferWith = Callable[[Player], PolicyOutput]
@@ -72,7 +72,7 @@ class Played:
 
     seed: int
     records: list[Record] = field(default_factory=list)
-    """One an episode: `games.RECORD`, `seed_core`, `seed_disp` and `gold` (gained), and `alpha_entropy` (its mean)."""
+    """One an episode: `games.RECORD`, `death`, `seed_core`, `seed_disp`, `gold` (gained), mean `alpha_entropy`."""
     alpha: NDArray[np.float64] | None = None
     """[episodes, E]: alpha summed over each episode's steps; None for random actions."""
     seconds: float = 0.0
@@ -230,5 +230,5 @@ class _Tally:
     def played(self, seed: int, records: dict[int, Record], seconds: float) -> Played:
         ordered = [records[number] for number in sorted(records)]
         for record, entropy in zip(ordered, self._entropy.tolist(), strict=True):
-            record["alpha_entropy"] = entropy / max(1, record["length"])
+            record["alpha_entropy"] = entropy / max(1, int(record["length"]))
         return Played(seed, ordered, self._alpha, seconds)

@@ -35,6 +35,11 @@ def series_colour(name: str, index: int) -> str:
     return "#bbbbbb" if name.startswith(RANDOM_POLICY) else colour(index)
 
 
+def series_line(name: str, index: int) -> Any:
+    """Returns the line style of a phase's series; the random policy has one of its own."""
+    return (0, (6, 1.5, 1, 1.5, 1, 1.5)) if name.startswith(RANDOM_POLICY) else LINES[index % len(LINES)]
+
+
 def hatch(index: int) -> str:
     """Returns the hatch of a series of bars or areas."""
     return HATCHES[index % len(HATCHES)]
@@ -101,6 +106,15 @@ def from_zero(axes: Axes) -> None:
     axes.set_ylim(0, top if top > 0 else 1)
 
 
+def count_axis(axes: Axes) -> None:
+    """Lets the vertical axis count: from 0 to 1 at least, in whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_ylim(0, max(1.0, axes.get_ylim()[1]))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+
+
 def score_axis(axes: Axes, lowest: float, highest: float) -> None:
     """Makes the vertical axis one of scores: linear below 10 points, logarithmic above."""
     axes.set_yscale("symlog", linthresh=10, linscale=0.7)
@@ -112,7 +126,7 @@ def score_axis(axes: Axes, lowest: float, highest: float) -> None:
 
 
 def bars(axes: Axes, groups: Mapping[str, Floats], names: Sequence[str]) -> None:
-    """Draws a group of bars for each name, with one bar a series; `groups`: series -> height for each name."""
+    """Draws a group of bars for each name, with one bar a series; `groups`: series -> heights [names]."""
     width = 0.8 / max(len(groups), 1)
     places = np.arange(len(names))
     for index, (label, heights) in enumerate(groups.items()):
@@ -121,6 +135,15 @@ def bars(axes: Axes, groups: Mapping[str, Floats], names: Sequence[str]) -> None
             color=series_colour(label, index), edgecolor="black", linewidth=0.5,
         )  # fmt: skip
     axes.set_xticks(places, names)
+
+
+def whisker(axes: Axes, place: float, height: float, error: float) -> None:
+    """Draws an error over a bar, edged in white so that no hatch hides it."""
+    from matplotlib.patheffects import withStroke
+
+    drawn = axes.errorbar(place, height, error, fmt="none", ecolor="black", elinewidth=1.5, capsize=4, capthick=1.5)
+    for part in (*drawn[1], *drawn[2]):
+        part.set_path_effects([withStroke(linewidth=4, foreground="white")])
 
 
 def phase_spans(run: RunData) -> list[tuple[str, float, float]]:
@@ -136,5 +159,5 @@ def phase_spans(run: RunData) -> list[tuple[str, float, float]]:
 
 
 def marker(points: Floats) -> str:
-    """Returns a marker for a curve of so few points that a line would not show them."""
+    """Returns a marker for a curve [points] of so few points that a line would not show them."""
     return "o" if len(points) < 3 else ""

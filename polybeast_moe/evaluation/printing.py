@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
 from polybeast_moe.evaluation.evaluate import Figures
+
+_DEATHS = 8  # shown by name; the JSON has all of them
 
 
 def score_table(found: Sequence[Figures]) -> Table:
@@ -14,7 +17,7 @@ def score_table(found: Sequence[Figures]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
     table.add_column("", overflow="fold")
     for title in ("games", "mean ± se", "95 %", "median", "IQM", "sd/mean", "max", "length"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=True)
     for figures in found:
         error, cv = figures["standard_error"], figures["score_cv"]
         table.add_row(
@@ -32,50 +35,68 @@ def score_table(found: Sequence[Figures]) -> Table:
 
 
 def details(figures: Figures) -> str:
-    """A few lines on one evaluation."""
-
-    def listed(values: dict[str, float], form: str) -> str:
-        return ", ".join(f"{name} {value:{form}}" for name, value in values.items())
-
-    lines = [
-        "",
-        f"{figures['name']} (seed {figures['seed']}, {figures['env']['character']}, at most "
-        f"{figures['env']['max_episode_steps']} steps)",
-        f"  score     {listed(figures['score_parts'], '.1f')}; quartiles "
+    """A few lines on one evaluation, within 80 columns."""
+    env = figures["env"]
+    told = {
+        "score": f"{_listed(figures['score_parts'], '.1f')}; quartiles "
         + "{:.0f} and {:.0f}".format(*figures["score_quartiles"]),
-        f"  depth     {figures['mean_depth']:.2f} on average, {figures['max_depth']} at most",
-        f"  ends      {listed(figures['ends'], 'd')}",
-    ]
+        "depth": f"{figures['mean_depth']:.2f} on average, {figures['max_depth']} at most",
+        "ends": _listed(figures["ends"], "d"),
+    }
+    if figures["deaths"]:
+        told["deaths"] = _deaths(figures["deaths"])
     if "expert_shares" in figures:
-        lines += [
-            f"  routing   {figures['routing']} at temperature {figures['temperature']:.3g}: alpha entropy "
-            f"{figures['alpha_entropy']:.3f}, usage entropy {figures['usage_entropy']:.3f}",
-            f"  experts   {listed(figures['expert_shares'], '.3f')}",
-        ]
-    lines += _specialisation(figures["specialisation"]) if "specialisation" in figures else []
-    lines += _ablations(figures["ablations"]) if "ablations" in figures else []
-    lines += [f"  speed     {figures['frames_per_second']:,.0f} frames/s over {figures['frames']:,} frames"]
-    return "\n".join(lines)
+        told["routing"] = (
+            f"{figures['routing']} at temperature {figures['temperature']:.3g}: alpha entropy "
+            f"{figures['alpha_entropy']:.3f}, usage entropy {figures['usage_entropy']:.3f}"
+        )
+        told["experts"] = _listed(figures["expert_shares"], ".3f")
+    if "specialisation" in figures:
+        told |= _specialisation(figures["specialisation"])
+    told["speed"] = f"{figures['frames_per_second']:,.0f} frames/s over {figures['frames']:,} frames"
+    title = f"{figures['name']} (seed {figures['seed']}, {env['character']}, at most {env['max_episode_steps']} steps)"
+    lines = ["", *textwrap.wrap(title, 80), *(line for item in told.items() for line in _wrapped(*item))]
+    return "\n".join(lines + (_ablations(figures["ablations"]) if "ablations" in figures else []))
 
 
-def _specialisation(found: Figures) -> list[str]:
+def _wrapped(label: str, text: str) -> list[str]:
+    return textwrap.wrap(text, 80, initial_indent=f"  {label:<10}", subsequent_indent=" " * 12)
+
+
+def _listed(values: Mapping[str, float], form: str) -> str:
+    return ", ".join(f"{name} {value:{form}}" for name, value in values.items())
+
+
+def _deaths(found: dict[str, int]) -> str:
+    """What heroes died of most often."""
+    shown = dict(list(found.items())[:_DEATHS])
+    others = sum(found.values()) - sum(shown.values())
+    return _listed(shown | ({"anything else": others} if others else {}), "d")
+
+
+def _specialisation(found: Figures) -> dict[str, str]:
     rivals = {"scene": "scene", "previous_action": "previous action", "step": "step"}
     told = [f"{words} {_between(found[key + '_information'], 3)}" for key, words in rivals.items()]
     dominant = [f"{scene} {one['expert']} {one['value']:.2f}" for scene, one in found["dominant_shares"].items()]
-    return [
-        "  informs   I(expert; ...), nats, bias taken off: " + ", ".join(told),
-        "  scenes    largest share in each: " + ", ".join(dominant),
-        f"  differ    Jensen-Shannon {_between(found['jensen_shannon'], 3)} nats; "
+    return {
+        "informs": "I(expert; ...), nats, bias taken off: " + ", ".join(told),
+        "scenes": "largest share in each: " + ", ".join(dominant),
+        "differ": f"Jensen-Shannon {_between(found['jensen_shannon'], 3)} nats; "
         f"{found['support_sizes']['mean']:.2f} experts a state",
-    ]
+    }
 
 
 def _ablations(found: Figures) -> list[str]:
-    lines = ["  ablation                       KL   score lost           as much noise        beyond noise"]
+    lines = [f"  {'ablation':<29}{'KL':>6}  {'score lost':<21}beyond as much noise"]
     for name, one in found.items():
-        losses = (one["score_lost"], one["perturbation"]["score_lost"], one["beyond_perturbation"])
-        lines.append(f"    {name:<29}{one['divergence']:5.2f}  " + " ".join(f"{_between(x, 1):<20}" for x in losses))
+        lost, beyond = _points(one["score_lost"]), _points(one["beyond_perturbation"])
+        lines.append(f"  {name:<29}{one['divergence']:6.2f}  {lost:<21}{beyond}")
     return lines
+
+
+def _points(figure: Figures) -> str:
+    large = max(abs(figure["low"]), abs(figure["high"])) >= 100
+    return _between(figure, 0 if large else 1)
 
 
 def _between(figure: Figures, digits: int) -> str:

@@ -31,8 +31,15 @@ def expert_sections(run: RunData) -> list[Section]:
     if found.get("scene_expert_matrix"):
         sections.append(_scenes(evaluation, found))
     if found.get("expert_actions"):
-        caption = "The likeliest actions of each expert, in the states where the router trusts it (weighted by alpha)."
-        picture = Picture("expert_actions", caption, lambda: figures_experts.actions_figure(found["expert_actions"]))
+        actions = found["expert_actions"]
+        idle = [name for name in run.experts if name not in actions]
+        caption = (
+            "The likeliest actions of each expert, in the states where the router trusts it (weighted by alpha)."
+            + (f" Never trusted, so not shown: {', '.join(idle)}." if idle else "")
+        )
+        picture = Picture(
+            "expert_actions", caption, lambda: figures_experts.actions_figure(actions, run.experts or list(actions))
+        )
         sections.append(Section("What each expert does", pictures=[picture]))
     if found.get("scene_operators"):
         caption = (

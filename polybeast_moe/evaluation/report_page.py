@@ -113,7 +113,9 @@ p, figcaption { max-width: 48rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
 thead th { border-bottom: 2px solid #444; white-space: normal; vertical-align: bottom; }
-th:first-child { text-align: left; font-weight: 600; }
+th:first-child { font-weight: 600; }
+th.text, td.text { text-align: left; }
+td.long { white-space: normal; min-width: 14rem; }
 td.met { color: #005a8c; font-weight: 600; }
 td.met::before { content: "✓ "; }
 td.missed { color: #a84300; font-weight: 600; }

@@ -13,6 +13,7 @@ from polybeast_moe.evaluation.report_experts import expert_sections
 from polybeast_moe.evaluation.report_page import Picture, Section
 from polybeast_moe.evaluation.report_text import (
     bucket_grid,
+    deaths_grid,
     endings_grid,
     event_grid,
     parts_grid,
@@ -144,8 +145,14 @@ def _score_parts(run: RunData) -> list[Section]:
 
 def _endings(run: RunData) -> list[Section]:
     found = endings(run)
+    if not found:
+        return []
     note = "Depth: the deepest level of an episode. Length in steps."
-    return [Section("How games ended", (note,), [endings_grid(found)])] if found else []
+    grids = [endings_grid(found)]
+    if any(group.deaths for group in found):
+        note += " Causes of death are NetHack's own words, as shares of all episodes."
+        grids.append(deaths_grid(found))
+    return [Section("How games ended", (note,), grids)]
 
 
 def _training(run: RunData) -> list[Section]:

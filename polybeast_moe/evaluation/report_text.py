@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,8 @@ from polybeast_moe.evaluation.tables import (
 
 NONE = "-"
 Grid = list[list[str]]  # a table's header, then its rows
+_NUMBER = re.compile(r"\[?[-+]?\d[\d,.]*( |,|\]|$)|-$")
+_LONG = 30  # characters of a cell that may wrap
 
 
 def number(value: float | None, form: str = ".2f") -> str:
@@ -110,13 +114,13 @@ def bucket_grid(run: RunData) -> Grid:
 
 def segment_grid(segments: Sequence[Segment]) -> Grid:
     """Returns segments of episodes: scores in points, alpha entropy in nats."""
-    header = ["episodes", "phase", "mean score ± se", "median", "max", "alpha entropy"]
+    header = ["episodes", "phases", "mean score ± se", "median", "max", "alpha entropy"]
     return [
         header,
         *(
             [
                 f"{segment.first:,} to {segment.last:,}",
-                segment.phase,
+                ", ".join(segment.phases),
                 plus_minus(segment.mean_score, segment.standard_error, ".1f"),
                 number(segment.median_score, "g"),
                 number(segment.max_score, ".0f"),
@@ -161,6 +165,23 @@ def endings_grid(found: list[Endings]) -> Grid:
     return [["phase", "episodes", "mean length (steps)", "mean depth", "deepest", *names], *rows]
 
 
+def deaths_grid(found: list[Endings], most: int = 12) -> Grid:
+    """Returns what heroes died of: the causes that come up most, as shares of all episodes by phase."""
+    total: Counter[str] = Counter()
+    for group in found:
+        total.update(group.deaths)
+    named = [death for death, _ in total.most_common(most)]
+    rows = [[death, *(_share(group.deaths.get(death, 0), group) for group in found)] for death in named]
+    if len(total) > most:
+        others = [sum(group.deaths.values()) - sum(group.deaths.get(death, 0) for death in named) for group in found]
+        rows.append(["anything else", *(_share(count, group) for count, group in zip(others, found, strict=True))])
+    return [["cause of death", *(group.phase for group in found)], *rows]
+
+
+def _share(count: int, group: Endings) -> str:
+    return f"{100 * count / group.episodes:.1f} %"
+
+
 def event_grid(events: Sequence[Mapping[str, Any]]) -> Grid:
     """Returns what the phase controller and operators changed."""
     rows = [
@@ -195,25 +216,34 @@ def setting(value: Any) -> str:
 
 
 def markdown_table(grid: Grid) -> str:
-    """Returns a table in Markdown, numbers to the right."""
+    """Returns a table in Markdown, columns of numbers to the right."""
     header, *rows = [[cell.replace("|", "\\|") for cell in cells] for cells in grid]
-    rule = ["---", *("---:" for _ in header[1:])]
+    rule = ["---:" if of_numbers else "---" for of_numbers in _number_columns(grid)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows)) + "\n"
 
 
 def html_table(grid: Grid) -> str:
-    """Returns a table in HTML; a verdict's cell carries its result as a class."""
-    header, *rows = [[html.escape(cell) for cell in cells] for cells in grid]
-    head = "".join(f'<th scope="col">{cell}</th>' for cell in header)
+    """Returns a table in HTML; cells carry what their style depends on as classes: text, long, a verdict's result."""
+    header, *rows = [[html.escape(cell).replace(" ± ", "&nbsp;±&nbsp;") for cell in cells] for cells in grid]
+    texts = ["" if of_numbers else "text" for of_numbers in _number_columns(grid)]
+
+    def classes(index: int, cell: str = "") -> str:
+        names = [texts[index], "long" if len(cell) > _LONG else "", cell if cell in ("met", "missed") else ""]
+        present = " ".join(name for name in names if name)
+        return f' class="{present}"' if present else ""
+
+    head = "".join(f'<th scope="col"{classes(index)}>{cell}</th>' for index, cell in enumerate(header))
     body = "".join(
         "<tr>"
-        + f'<th scope="row">{row[0]}</th>'
-        + "".join(f"<td{_mark(cell)}>{cell}</td>" for cell in row[1:])
+        + f'<th scope="row"{classes(0)}>{row[0]}</th>'
+        + "".join(f"<td{classes(index, cell)}>{cell}</td>" for index, cell in enumerate(row[1:], 1))
         + "</tr>"
         for row in rows
     )
     return f'<div class="table"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _mark(cell: str) -> str:
-    return f' class="{cell}"' if cell in ("met", "missed") else ""
+def _number_columns(grid: Grid) -> list[bool]:
+    """Whether each column holds numbers (with their error, unit or interval) and dashes, and nothing else."""
+    rows = grid[1:]
+    return [index > 0 and all(_NUMBER.match(row[index]) for row in rows) for index in range(len(grid[0]))]

@@ -15,7 +15,7 @@ from polybeast_moe.envs.engine import ACTION_NAMES, ACTIONS
 from polybeast_moe.envs.scenes import SCENES, scenes
 from polybeast_moe.evaluation.agent import Agent
 from polybeast_moe.evaluation.draws import episode_seeds
-from polybeast_moe.evaluation.evaluate import HOW_DONE
+from polybeast_moe.evaluation.endings import ending
 from polybeast_moe.evaluation.observe import RAW_KEYS, observe
 from polybeast_moe.models import PolicyOutput
 
@@ -92,7 +92,8 @@ def played(agent: Agent, seed: int, episode: int) -> Iterator[Frame]:
             arrays, reward, terminated, truncated, info = env.step(np.array([action]))
             total += float(reward[0])
             if terminated[0] or truncated[0]:
-                ended = HOW_DONE.get(int(info["episode_record"]["how_done"][0]), "ended")
+                record = info["episode_record"]
+                ended = record["death"][0] or ending(int(record["how_done"][0]))
     finally:
         env.close()
 
@@ -107,7 +108,7 @@ def replayed(replay: Replay, title: str, agent: Agent | None) -> Iterator[Frame]
         raw, opinion = played_step.observation, None
         total += played_step.reward
         if action is None:
-            ended = HOW_DONE.get(int(replay.record.get("how_done", -1)), "ended")
+            ended = str(replay.record.get("death", "")) or ending(int(replay.record.get("how_done", -1)))
         else:
             alive = _score_and_turn(raw)
         if agent is not None and state is not None:

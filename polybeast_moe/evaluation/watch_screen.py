@@ -61,9 +61,9 @@ def panel(frame: Frame, width: int, height: int) -> Panel:
     head.append(f"step {frame.step}  turn {frame.turn}  score {frame.score}\n")
     head.append(f"return {frame.total:.2f}  scene ")
     head.append(frame.scene, style="bold")
-    if frame.ended:
-        head.append(f"\nover: {frame.ended}", style="bold reverse")
     parts: list[RenderableType] = [head]
+    if frame.ended:
+        parts.append(Text(f"over: {frame.ended}", style="bold reverse"))
     if frame.opinion is not None:
         parts += _opinion(frame.opinion, frame.action, width - 4, height - 16)
     elif frame.action is not None:

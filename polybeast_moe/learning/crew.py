@@ -24,7 +24,7 @@ from polybeast_moe.learning.learner import Learner, UpdateReport
 from polybeast_moe.learning.phases import Settings
 from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.process import StopRequests
-from polybeast_moe.runtime.rollouts import Batch, Rollout
+from polybeast_moe.runtime.rollouts import Batch, EpisodeRow, Rollout
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Part:
 
     frames: int
     report: UpdateReport
-    episodes: list[dict[str, float | int]]
+    episodes: list[EpisodeRow]
     messages: list[str] = field(default_factory=list)
 
 

@@ -94,7 +94,7 @@ class Ranks:
     # Tensors.
 
     def mean(self, local: Tensor, share: float) -> Tensor:
-        """Returns the sum over ranks of share · local, differentiably; shares sum to 1.
+        """Returns the sum over ranks of share · local, of any shape, differentiably; shares sum to 1.
 
         It is for figures that every rank's loss uses alike, as an advantage's mean or the experts' usage: with L(mean)
         in each rank's loss, that loss multiplied by the rank's share and gradients summed over ranks (`GradientStep`),

@@ -42,7 +42,7 @@ def training_reward(reward: Tensor, terms: Tensor | None, weights: Mapping[str, 
 
 
 def transform_reward(reward: Tensor, config: RewardConfig) -> Tensor:
-    """Returns the reward that the learner sees: as it is, clamp(r/scale, −1, 1), or tanh(r/scale)."""
+    """Returns the reward that the learner sees, [T, B]: as it is, clamp(r/scale, −1, 1), or tanh(r/scale)."""
     if config.transform == "none":
         return reward
     scaled = reward / config.scale
@@ -65,7 +65,10 @@ def policy_entropy(log_policy: Tensor) -> Tensor:
 
 
 def normalised(advantages: Tensor, over_ranks: Callable[[Tensor], Tensor] = lambda moments: moments) -> Tensor:
-    """Advantages with mean 0 and deviation 1 over the rows of all ranks; `over_ranks` as in `load_balance_loss`."""
+    """Advantages [T, B] with mean 0 and deviation 1 over the rows of all ranks.
+
+    `over_ranks` as in `load_balance_loss`.
+    """
     moments = over_ranks(first_two_moments(advantages))
     deviation = (moments[1] - moments[0].square()).clamp(min=0).sqrt()
     return ((advantages.double() - moments[0]) / (deviation + 1e-6)).to(advantages.dtype)
@@ -174,5 +177,5 @@ def overlap_loss(alpha: Tensor, expert_logits: Tensor) -> Tensor:
 
 
 def explained_variance(values: Tensor, targets: Tensor) -> Tensor:
-    """1 − Var(vs − V) / Var(vs): 1 for a perfect baseline, 0 for a constant one."""
+    """1 − Var(vs − V) / Var(vs), values and targets [T, B]: 1 for a perfect baseline, 0 for a constant one."""
     return 1 - (targets - values).var(correction=0) / targets.var(correction=0).clamp(min=1e-8)

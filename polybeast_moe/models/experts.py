@@ -42,7 +42,7 @@ class Experts(nn.Module):
         return rows * (self.weight_in.numel() + self.weight_out.numel())
 
     def sparse_work(self, rows: int, experts: int) -> int:
-        """The same, and the cost of starting them, of `experts` experts for `rows` rows in all."""
+        """Multiply-adds of `experts` experts for `rows` rows in all, and what it costs to start each of them."""
         return self.dense_work(rows) // len(self.bias_in) + experts * _START
 
     def _where_supported(self, features: Tensor, support: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ class GraphAttentionStack(nn.Module):
         raise NotImplementedError
 
     def forward(self, words: Tensor) -> OperatorStates:
-        """The same."""
+        """Packed conditions [U, W] -> operator states, as `operator_states`."""
         return self.operator_states(words)
 
     def inputs(self) -> Tensor:

@@ -48,7 +48,7 @@ class VisualStream(nn.Module):
         self.norm = nn.LayerNorm(config.hidden)
 
     def forward(self, observation: Observation, weights_version: int | None = None) -> Tensor:
-        """[N, hidden]; `weights_version` as in `Policy.forward`."""
+        """Observation of N rows -> [N, hidden]; `weights_version` as in `Policy.forward`."""
         parts = [
             self.glyphs(observation.glyph_crop, weights_version),
             self.blstats(observation.blstats),

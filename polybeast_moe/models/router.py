@@ -32,7 +32,7 @@ class Router(nn.Module):
         self.requires_grad_(not self.frozen)
 
     def forward(self, features: Tensor, prior: Tensor | None = None) -> Tensor:
-        """Scores in [-bound, bound]."""
+        """Features [N, F] and prior scores [N, E] -> scores [N, E] in [-bound, bound]."""
         if self.frozen:
             features = features.detach()
         scores: Tensor = self.last(F.relu(self.first(features)))
@@ -67,7 +67,7 @@ def best(scores: Tensor, keep: int | None) -> Tensor:
 
 
 def bounded(scores: Tensor, bound: float) -> Tensor:
-    """`bound * tanh(scores / bound)`, with a gradient that never dies on the way back inside.
+    """`bound * tanh(scores / bound)` of any shape, with a gradient that never dies on the way back inside.
 
     tanh is flat in float32 from about nine bounds on: a router that once got there would stay. So where the derivative
     is below INWARD_GRADIENT and the gradient asks for a score nearer to zero, the gradient is multiplied by

@@ -103,7 +103,7 @@ class BlstatsEncoder(nn.Module):
         return features
 
     def by_torch(self, blstats: Tensor) -> Tensor:
-        """The same, on any device."""
+        """[N, 27] -> [N, out_features], as `forward` but on any device."""
         numbers = blstats.float()
         wholes = numbers.index_select(1, self.whole_index).clamp(min=1.0)
         return torch.cat(
@@ -133,7 +133,7 @@ class MessageEncoder(nn.Module):
         return features
 
     def by_torch(self, message: Tensor) -> Tensor:
-        """The same, on any device."""
+        """[N, 256] -> [N, out_features], as `forward` but on any device."""
         rows = message.shape[0]
         # One histogram over (row, character) pairs: cheaper than a scatter of ones.
         pairs = message.int() + torch.arange(0, rows * 256, 256, dtype=torch.int32, device=message.device)[:, None]

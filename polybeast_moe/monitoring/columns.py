@@ -72,6 +72,7 @@ EPISODE_COLUMNS = (
     "seed_core",
     "seed_disp",
     "gold",
+    "death",
 )
 
 

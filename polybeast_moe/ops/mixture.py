@@ -25,7 +25,7 @@ class ExpertMixture(NamedTuple):
 
 
 def sparsemax(scores: Tensor, dim: int = -1, *, backend: Backend = "auto") -> Tensor:
-    """Euclidean projection of `scores` onto the probability simplex along `dim`.
+    """Euclidean projection of `scores` onto the probability simplex along `dim`: [..., n, ...] -> the same shape.
 
     Martins & Astudillo, "From Softmax to Sparsemax" (2016). Any shape and strides; float16, bfloat16, float32 and
     float64, of which the first two are computed in higher precision and rounded once. -inf masks an entry; a row that

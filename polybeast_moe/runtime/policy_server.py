@@ -43,11 +43,14 @@ class PolicyServer:
             return 0
         began = time.perf_counter()
         self.next_group = (requests[-1].group + 1) % self._region.groups
-        self._answer(requests, policy_version)
+        self._write_answers(requests, policy_version)
+        # Counted before anybody sees the answers: the first takes long, and the trainer's clock begins with it.
         self._region.add_policy_busy(time.perf_counter() - began)
+        for request in requests:
+            self._region.answer(request)
         return len(requests)
 
-    def _answer(self, requests: Sequence[_C.Request], policy_version: int) -> None:
+    def _write_answers(self, requests: Sequence[_C.Request], policy_version: int) -> None:
         rows = [(self._rollouts[request.slot], request.step) for request in requests]
         states = [self._states[request.group][request.answers % 2] for request in requests]
         for (rollout, step), state in zip(rows, states, strict=True):
@@ -75,7 +78,6 @@ class PolicyServer:
             rollout["temperature"][step] = control["temperature"]
             if output.state is not None:
                 self._states[request.group][(request.answers + 1) % 2] = output.state[own]
-            self._region.answer(request)
 
 
 def _sample(logits: Tensor, generator: torch.Generator) -> Tensor:

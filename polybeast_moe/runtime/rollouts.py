@@ -18,6 +18,9 @@ from polybeast_moe.ops.mixture import Routing
 ROUTINGS: tuple[Routing, ...] = ("softmax", "sparsemax")
 """Routing by the number that slots and the control block hold."""
 
+EpisodeRow = dict[str, float | int | str]
+"""What became of one episode, as `episodes.csv` holds it."""
+
 EPISODE_FIELDS = (
     "score",
     "score_after_end",
@@ -67,10 +70,11 @@ class Rollout:
         """Returns the K observations of step t."""
         return observation_of(self, lambda name: self[name][t])
 
-    def episodes(self) -> list[dict[str, float | int]]:
+    def episodes(self) -> list[EpisodeRow]:
         """Returns the records of episodes that ended in this slot, in the order of their ends."""
         count = int(self["record_count"][0])
         columns = {name: self[f"record_{name}"][:count].tolist() for name in EPISODE_FIELDS}
+        columns["death"] = [bytes(row).rstrip(b"\0").decode("latin-1") for row in self["record_death"][:count].numpy()]
         return [{name: values[i] for name, values in columns.items()} for i in range(count)]
 
 

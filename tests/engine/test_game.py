@@ -126,6 +126,29 @@ def test_a_death_terminates_and_remembers_the_last_score_while_alive(make_game: 
         assert game.episode()["how_done"] >= 0
 
 
+def test_a_cause_of_death_is_the_one_in_nethacks_own_record(make_game: MakeGame, tmp_path: Path) -> None:
+    game = make_game(max_episode_steps=5000, character="tou-hum-neu-mal")
+    rng = np.random.default_rng(0)
+    causes = []
+    for seed in range(4):
+        game.reset(seed, seed)
+        assert game.episode()["death"] == ""
+        while game.running:
+            game.step(int(rng.integers(len(ACTIONS))))
+        causes.append(game.episode()["death"])
+    recorded = re.findall(r"\tdeath=([^\t]*)\t", (tmp_path / "game-1" / "xlogfile").read_text())
+    assert causes == recorded
+    assert "killed by a goblin" in causes
+
+
+def test_a_game_at_its_step_limit_has_no_cause_of_death(make_game: MakeGame) -> None:
+    game = make_game(max_episode_steps=3)
+    game.reset(1, 1)
+    while game.running:
+        game.step(0)
+    assert game.episode()["death"] == ""
+
+
 def test_gold_and_depth_are_parts_of_the_score(make_game: MakeGame) -> None:
     """What is left of a score without them is NetHack's score experience, which only grows (botl_score in botl.c)."""
     game = make_game(max_episode_steps=2000, character="tou-hum-neu-mal")

@@ -141,6 +141,7 @@ def test_autoreset_modes_are_gymnasium_s(make_env: MakeEnv, mode: AutoresetMode)
     record = info["episode_record"]
     assert record["length"].tolist() == [3, 3, 3]
     assert record["how_done"].tolist() == [-1, -1, -1]
+    assert record["death"].tolist() == ["", "", ""]
     if mode is AutoresetMode.SAME_STEP:
         assert info["end_status"].tolist() == [EndStatus.RUNNING] * 3
         assert info["final_info"]["end_status"].tolist() == [EndStatus.ABORTED] * 3

@@ -28,8 +28,8 @@ def test_segments_are_five_hundred_episodes_in_their_order() -> None:
     phases = ["warmup"] * 700 + ["finetune"] * 503
     run = run_of({"score": [*scores], "phase": phases, "frames": [*range(1203)], "alpha_entropy": [0.5] * 1203})
     found = segments(run)
-    assert [(one.first, one.last, one.phase) for one in found] == [
-        (1, 500, "warmup"), (501, 1000, "warmup"), (1001, 1203, "finetune"),
+    assert [(one.first, one.last, one.phases) for one in found] == [
+        (1, 500, ("warmup",)), (501, 1000, ("warmup", "finetune")), (1001, 1203, ("finetune",)),
     ]  # fmt: skip
     for one, part in zip(found, (scores[:500], scores[500:1000], scores[1000:]), strict=True):
         assert one.mean_score == pytest.approx(part.mean())
@@ -69,10 +69,13 @@ def test_a_run_without_gold_has_no_parts() -> None:
 
 def test_endings_are_named_and_shares_sum_to_one() -> None:
     random = DataTable({"how_done": ["0", "99"], "length": ["10", "30"], "depth": ["1", "4"]}, 2)
-    run = run_of({"phase": ["a", "a", "a"], "how_done": [-1, -1, 3], "length": [5, 5, 8], "depth": [1, 1, 1]}, random)
+    deaths = {"death": ["", "", "died of starvation"]}
+    columns = {"phase": ["a", "a", "a"], "how_done": [-1, -1, 3], "length": [5, 5, 8], "depth": [1, 1, 1]}
+    run = run_of(columns | deaths, random)
     trained, other = endings(run)
-    assert trained.shares == pytest.approx({"step limit": 2 / 3, "starved": 1 / 3})
+    assert trained.shares == pytest.approx({"alive at the step limit": 2 / 3, "starved": 1 / 3})
+    assert (trained.deaths, other.deaths) == ({"died of starvation": 1}, {})
     assert (trained.mean_length, trained.mean_depth, trained.max_depth) == (6.0, 1.0, 1.0)
     assert (other.phase, other.max_depth) == ("random policy", 4.0)
-    assert ending_names([trained, other])[0] == "step limit"
-    assert set(ending_names([trained, other])) == {"step limit", "starved", "killed", "end 99"}
+    assert ending_names([trained, other])[0] == "alive at the step limit"
+    assert set(ending_names([trained, other])) == {"alive at the step limit", "starved", "killed", "end 99"}

@@ -172,6 +172,7 @@ def test_figures_say_what_was_played(trained) -> None:
     assert figures["standard_error"] == pytest.approx(score.std(ddof=1) / 12**0.5)
     assert figures["mean_score_interval"][0] <= figures["mean_score"] <= figures["mean_score_interval"][1]
     assert sum(figures["ends"].values()) == 12
+    assert sum(figures["deaths"].values()) == 12 - figures["ends"].get("alive at the step limit", 0)
     assert sum(figures["score_parts"].values()) == pytest.approx(figures["mean_score"])
     assert sum(figures["expert_shares"].values()) == pytest.approx(1, abs=1e-5)
     assert list(figures["expert_shares"]) == list(trained.config.policy.expert_names)

@@ -141,6 +141,7 @@ class LoneGame:
             "seed_core": self.seeds[0],
             "seed_disp": self.seeds[1],
             "gold": episode["gold"],
+            "death": episode["death"],
         }
 
 
