@@ -241,10 +241,20 @@ def evaluate(observations: dict[str, np.ndarray]) -> tuple[np.ndarray, float]:
     arrays = [np.ascontiguousarray(observations[key]) for key in KEYS]
     seconds = []
     for _ in range(5):
+        memories = stairs_memories(observations["blstats"][:, nethack.NLE_BL_TIME])
         start = time.thread_time()
-        words = _C.evaluate_conditions(*arrays)
+        words = _C.evaluate_conditions(*arrays, memories)
         seconds.append(time.thread_time() - start)
     return np.asarray(words), 1e6 * min(seconds) / len(words)
+
+
+def stairs_memories(turns: np.ndarray) -> list[Any]:
+    """What is remembered of stairs at each step: an object for each episode, which begins where turns [steps] fall."""
+    from polybeast_moe import _C
+
+    episodes = np.cumsum(np.diff(turns, prepend=0) < 0)
+    memories = [_C.StairsMemory() for _ in range(int(episodes[-1]) + 1)]
+    return [memories[episode] for episode in episodes.tolist()]
 
 
 def game_after_game(words: np.ndarray) -> np.ndarray:

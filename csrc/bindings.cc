@@ -28,6 +28,7 @@ using pbm::nethack::Game;
 using pbm::nethack::GameSettings;
 using pbm::nethack::LibraryFile;
 using pbm::nethack::Seeds;
+using pbm::nethack::StairsMemory;
 using pbm::shm::Owner;
 using pbm::shm::Region;
 using pbm::shm::RolloutLayout;
@@ -95,8 +96,8 @@ py::array_t<std::uint64_t> evaluate_conditions(const Array<std::int16_t>& glyphs
                                                const Array<std::uint8_t>& message,
                                                const Array<std::int16_t>& inv_glyphs,
                                                const Array<std::uint8_t>& inv_oclasses,
-                                               const Array<std::uint8_t>& inv_letters,
-                                               const Array<std::int32_t>& misc) {
+                                               const Array<std::uint8_t>& inv_letters, const Array<std::int32_t>& misc,
+                                               const std::vector<StairsMemory*>& memories) {
   using namespace pbm::nethack;
   const py::ssize_t n = glyphs.ndim() > 0 ? glyphs.shape(0) : 0;
   const ObservationView first{rows(glyphs, n, kMapSize, "glyphs"),
@@ -106,6 +107,9 @@ py::array_t<std::uint64_t> evaluate_conditions(const Array<std::int16_t>& glyphs
                               rows(inv_oclasses, n, kInventorySize, "inv_oclasses"),
                               rows(inv_letters, n, kInventorySize, "inv_letters"),
                               rows(misc, n, kMiscSize, "misc")};
+  if (!memories.empty() && memories.size() != static_cast<std::size_t>(n)) {
+    throw py::value_error("memories must be none, or one for each of " + std::to_string(n) + " rows");
+  }
   py::array_t<std::uint64_t> bits({n, static_cast<py::ssize_t>(condition_words())});
   std::uint64_t* out = bits.mutable_data();
   for (py::ssize_t i = 0; i < n; ++i) {
@@ -116,7 +120,8 @@ py::array_t<std::uint64_t> evaluate_conditions(const Array<std::int16_t>& glyphs
                               first.inv_oclasses + i * kInventorySize,
                               first.inv_letters + i * kInventorySize,
                               first.misc + i * kMiscSize};
-    pbm::nethack::evaluate_conditions(row, out + i * static_cast<py::ssize_t>(condition_words()));
+    StairsMemory* const memory = memories.empty() ? nullptr : memories[static_cast<std::size_t>(i)];
+    pbm::nethack::evaluate_conditions(row, out + i * static_cast<py::ssize_t>(condition_words()), memory);
   }
   return bits;
 }
@@ -226,11 +231,15 @@ void bind_nethack(py::module_& m) {
                         "episode_return"_a = e.episode_return, "length"_a = e.length, "depth"_a = e.depth,
                         "turns"_a = e.turns, "gold"_a = e.gold, "how_done"_a = e.how_done, "death"_a = e.death);
       });
+  py::class_<StairsMemory>(m, "StairsMemory")
+      .def(py::init<>())
+      .def("forget", &StairsMemory::forget)
+      .def("copy", [](const StairsMemory& memory) { return memory; });
   m.def("condition_names", [] { return condition_texts([](const auto& c) { return c.name; }); });
   m.def("condition_descriptions", [] { return condition_texts([](const auto& c) { return c.description; }); });
   m.def("condition_words", [] { return pbm::nethack::condition_words(); });
   m.def("evaluate_conditions", &evaluate_conditions, "glyphs"_a, "blstats"_a, "message"_a, "inv_glyphs"_a,
-        "inv_oclasses"_a, "inv_letters"_a, "misc"_a);
+        "inv_oclasses"_a, "inv_letters"_a, "misc"_a, "memories"_a = std::vector<StairsMemory*>());
 }
 
 void bind_shm(py::module_& m) {

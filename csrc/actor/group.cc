@@ -5,8 +5,6 @@
 #include <cstring>
 #include <stdexcept>
 
-#include "nethack/conditions.h"
-
 namespace pbm::actor {
 namespace {
 
@@ -60,6 +58,20 @@ Column column(const shm::RolloutLayout& layout, const std::string& name, std::si
   std::size_t row_bytes = shm::item_size(field.dtype);
   for (std::size_t i = leading_dimensions; i < field.shape.size(); ++i) row_bytes *= field.shape[i];
   return {field.offset, row_bytes};
+}
+
+nethack::ObservationView view_of(const nethack::ObservationBuffers& seen) {
+  static_assert(sizeof(long) == sizeof(std::int64_t));
+  return {seen.glyphs.data(),       reinterpret_cast<const std::int64_t*>(seen.blstats.data()),
+          seen.message.data(),      seen.inv_glyphs.data(),
+          seen.inv_oclasses.data(), seen.inv_letters.data(),
+          seen.misc.data()};
+}
+
+// Lets the memory of the stairs see where the game stands, for itself.
+void see_stairs(const nethack::Game& game, nethack::StairsMemory& memory) {
+  std::vector<std::uint64_t> unused(nethack::condition_words());
+  nethack::evaluate_conditions(view_of(game.observation()), unused.data(), &memory);
 }
 
 // The square of side `side` around (x, y); squares beyond the map hold kMaxGlyph.
@@ -215,6 +227,7 @@ nethack::StepResult Group::play(Player& player, std::int32_t action) {
 void Group::start_episode(Player& player) {
   player.frozen_steps = player.game->task().frozen_steps();
   player.actions.clear();
+  player.stairs.forget();
   for (int attempt = 0;; ++attempt) {
     try {
       player.game->reset(episode_seeds(run_seed_, player.number, player.next_episode++));
@@ -272,8 +285,10 @@ bool Group::replay(Player& player, const Standing& standing) {
   player.game->task().set_frozen_steps(standing.frozen_steps);
   try {
     player.game->reset(standing.seeds);
+    player.stairs.forget();
     for (const std::uint8_t action : standing.actions) {
       if (action >= shape_.actions) return false;
+      see_stairs(*player.game, player.stairs);
       const nethack::StepResult result = player.game->step(action);
       if (result.terminated || result.truncated) return false;
     }
@@ -289,16 +304,14 @@ bool Group::replay(Player& player, const Standing& standing) {
 }
 
 void Group::write_observation(std::uint8_t* slot, const ObservationColumns& columns, std::size_t index,
-                              const Game& game) const {
-  const nethack::ObservationBuffers& seen = game.observation();
-  static_assert(sizeof(long) == sizeof(std::int64_t));
-  const auto* blstats = reinterpret_cast<const std::int64_t*>(seen.blstats.data());
+                              Player& player) const {
+  const nethack::ObservationBuffers& seen = player.game->observation();
   cut_crop(seen.glyphs.data(), seen.blstats[nethack::blstat::kX], seen.blstats[nethack::blstat::kY], shape_.crop,
            row<std::int16_t>(slot, columns.glyph_crop, index));
   if (shape_.store_glyphs) {
     std::memcpy(row<std::int16_t>(slot, columns.glyphs, index), seen.glyphs.data(), sizeof seen.glyphs);
   }
-  std::memcpy(row<std::int64_t>(slot, columns.blstats, index), blstats, sizeof seen.blstats);
+  std::memcpy(row<std::int64_t>(slot, columns.blstats, index), seen.blstats.data(), sizeof seen.blstats);
   std::memcpy(row<std::uint8_t>(slot, columns.message, index), seen.message.data(), sizeof seen.message);
   if (shape_.store_inventory) {
     std::memcpy(row<std::int16_t>(slot, columns.inv_glyphs, index), seen.inv_glyphs.data(), sizeof seen.inv_glyphs);
@@ -306,27 +319,24 @@ void Group::write_observation(std::uint8_t* slot, const ObservationColumns& colu
     std::memcpy(row<std::uint8_t>(slot, columns.inv_oclasses, index), seen.inv_oclasses.data(),
                 sizeof seen.inv_oclasses);
   }
-  const nethack::ObservationView view{
-      seen.glyphs.data(),      blstats,         seen.message.data(), seen.inv_glyphs.data(), seen.inv_oclasses.data(),
-      seen.inv_letters.data(), seen.misc.data()};
-  nethack::evaluate_conditions(view, row<std::uint64_t>(slot, columns.conditions, index));
+  nethack::evaluate_conditions(view_of(seen), row<std::uint64_t>(slot, columns.conditions, index), &player.stairs);
 }
 
-void Group::write_row(std::uint8_t* slot, std::size_t t, std::size_t k) const {
+void Group::write_row(std::uint8_t* slot, std::size_t t, std::size_t k) {
   const std::size_t cell = t * players_.size() + k;
-  const Player& player = players_[k];
-  write_observation(slot, observation_, cell, *player.game);
+  Player& player = players_[k];
+  write_observation(slot, observation_, cell, player);
   *row<std::uint8_t>(slot, first_, cell) = player.first;
   *row<std::int32_t>(slot, previous_action_, cell) = player.previous_action;
   *row<std::int32_t>(slot, episode_step_, cell) = static_cast<std::int32_t>(player.game->episode().length);
 }
 
-void Group::write_final(std::uint8_t* slot, std::size_t t, std::size_t k) const {
+void Group::write_final(std::uint8_t* slot, std::size_t t, std::size_t k) {
   const auto index = static_cast<std::size_t>((*row<std::int32_t>(slot, final_count_, 0))++);
   *row<std::int32_t>(slot, final_step_, index) = static_cast<std::int32_t>(t);
   *row<std::int32_t>(slot, final_game_, index) = static_cast<std::int32_t>(k);
   *row<std::int32_t>(slot, final_previous_action_, index) = players_[k].previous_action;
-  write_observation(slot, final_observation_, index, *players_[k].game);
+  write_observation(slot, final_observation_, index, players_[k]);
 }
 
 void Group::write_record(std::uint8_t* slot, std::size_t t, std::size_t k) const {

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "nethack/conditions.h"
 #include "nethack/game.h"
 #include "shm/layout.h"
 
@@ -74,6 +75,7 @@ class Group {
     std::vector<std::uint8_t> actions;  // of the running episode, the first keep_actions_
     std::int32_t previous_action = 0;
     bool first = true;
+    nethack::StairsMemory stairs;  // of the running episode
   };
   struct ObservationColumns {
     Column glyph_crop, glyphs, blstats, message, inv_glyphs, inv_letters, inv_oclasses, conditions;
@@ -90,9 +92,9 @@ class Group {
   bool replay(Player& player, const Standing& standing);
   nethack::StepResult play(Player& player, std::int32_t action);
   void write_observation(std::uint8_t* slot, const ObservationColumns& columns, std::size_t index,
-                         const nethack::Game& game) const;
-  void write_row(std::uint8_t* slot, std::size_t t, std::size_t k) const;
-  void write_final(std::uint8_t* slot, std::size_t t, std::size_t k) const;
+                         Player& player) const;
+  void write_row(std::uint8_t* slot, std::size_t t, std::size_t k);
+  void write_final(std::uint8_t* slot, std::size_t t, std::size_t k);
   void write_record(std::uint8_t* slot, std::size_t t, std::size_t k) const;
 
   shm::RolloutShape shape_;

@@ -37,13 +37,14 @@ void append(std::uint64_t word, std::size_t position, std::size_t count, std::ui
 
 std::span<const Condition> conditions() noexcept { return catalogue().conditions; }
 
-void evaluate_conditions(const ObservationView& view, std::uint64_t* bits) noexcept {
+void evaluate_conditions(const ObservationView& view, std::uint64_t* bits, StairsMemory* memory) {
   Facts facts;
   facts.blstats = view.blstats;
   facts.misc = view.misc;
   read_map(view, facts);
   read_inventory(view, facts);
   read_message(view, facts);
+  if (memory) memory->complete(facts);
   std::fill_n(bits, condition_words(), 0);
   std::size_t position = 0;
   for (const RuleGroup& group : catalogue().groups) {

@@ -5,9 +5,11 @@
 #include <cstdint>
 #include <span>
 
+#include "nethack/stairs_memory.h"
+
 namespace pbm::nethack {
 
-// What a condition may look at: one observation as NLE writes it. No history: a condition is a pure predicate.
+// What a condition may look at: one observation as NLE writes it. Of earlier ones only a StairsMemory tells.
 struct ObservationView {
   const std::int16_t* glyphs;        // [21 * 79], row by row
   const std::int64_t* blstats;       // [27]
@@ -30,6 +32,8 @@ std::span<const Condition> conditions() noexcept;
 inline std::size_t condition_words() noexcept { return (conditions().size() + 63) / 64; }
 
 // Writes condition_words() words: bit i % 64 of word i / 64 tells whether condition i holds; spare bits are zero.
-void evaluate_conditions(const ObservationView& view, std::uint64_t* bits) noexcept;
+// With the memory of the game that the observation belongs to, the hero's stairs are known from before; else a pure
+// predicate on the observation.
+void evaluate_conditions(const ObservationView& view, std::uint64_t* bits, StairsMemory* memory = nullptr);
 
 }  // namespace pbm::nethack

@@ -1,6 +1,7 @@
 // What the conditions are made of: one pass over an observation gathers the facts, a rule is a predicate on them.
 #pragma once
 
+#include <array>
 #include <bitset>
 #include <cstddef>
 #include <cstdint>
@@ -42,7 +43,8 @@ enum class Said : unsigned {
   kStairsDownHere,
   kStairsUpHere,
   kGotGold,
-  kNoStairs,
+  kNoWayDown,
+  kNoWayUp,
   kAte,
   kCannotEat,
   kHears,
@@ -76,6 +78,14 @@ struct Facts {
   int corridor_neighbours = 0;
   bool room_frontier = false;
   bool corridor_end = false;
+  struct Stairs {
+    std::int16_t x, y;
+    bool down;
+  };
+  std::array<Stairs, 8> stairs;  // staircases and ladders on the map; a level has four at most
+  int stairs_shown = 0;
+  bool on_stairs_down = false;  // the hero: by the message, or as StairsMemory knows
+  bool on_stairs_up = false;
 
   // The inventory.
   std::uint64_t carried = 0;          // Feature bits of the carried objects' glyphs

@@ -90,6 +90,14 @@ struct Corridors {
   int count = 0;
 };
 
+constexpr std::uint64_t kStairs = bit(Feature::kStairsDown) | bit(Feature::kStairsUp);
+
+void note_stairs(std::uint64_t features, int row, int column, Facts& facts) {
+  if (facts.stairs_shown == static_cast<int>(facts.stairs.size())) return;
+  facts.stairs[facts.stairs_shown++] = {static_cast<std::int16_t>(column), static_cast<std::int16_t>(row),
+                                        (features & bit(Feature::kStairsDown)) != 0};
+}
+
 void read_square(std::size_t glyph, int row, int column, int distance, Corridors& corridors, Facts& facts) {
   const std::uint64_t features = kGlyphs.features[glyph];
   ++facts.squares_known;
@@ -98,6 +106,7 @@ void read_square(std::size_t glyph, int row, int column, int distance, Corridors
   }
   facts.shown |= features;
   if (distance == 1) facts.adjacent |= features;
+  if (features & kStairs) note_stairs(features, row, column, facts);
   if (features & (bit(Feature::kMonster) | bit(Feature::kPet))) note_creature(glyph, distance, facts);
 }
 

@@ -88,8 +88,8 @@ constexpr Phrase kPhrases[] = {
     {"here is a staircase up here", Said::kStairsUpHere},
     {"here is a ladder up here", Said::kStairsUpHere},
     {"gold piece", Said::kGotGold},
-    {"go down here", Said::kNoStairs},
-    {"go up here", Said::kNoStairs},
+    {"go down here", Said::kNoWayDown},
+    {"go up here", Said::kNoWayUp},
     {"You finish eating", Said::kAte},
     {" is bland.", Said::kAte},
     {" is terrible!", Said::kAte},
@@ -200,12 +200,15 @@ constexpr Rule kRules[] = {
     {{"said_stuck", "a trap or a monster holds the hero"}, [](const Facts& f) { return f.says(Said::kStuck); }},
     {{"said_self_hurt", "the hero's own kick or effort hurt"}, [](const Facts& f) { return f.says(Said::kSelfHurt); }},
     {{"said_nothing_hit", "a blow or kick went into thin air"}, [](const Facts& f) { return f.says(Said::kThinAir); }},
-    {{"stairs_down_underfoot", "the message tells of stairs or a ladder down here"},
-     [](const Facts& f) { return f.says(Said::kStairsDownHere); }},
-    {{"stairs_up_underfoot", "the message tells of stairs or a ladder up here"},
-     [](const Facts& f) { return f.says(Said::kStairsUpHere); }},
+    {{"stairs_down_underfoot",
+      "the hero stands on stairs or a ladder down: the message tells, or the map showed it before"},
+     [](const Facts& f) { return f.on_stairs_down; }},
+    {{"stairs_up_underfoot",
+      "the hero stands on stairs or a ladder up: the message tells, or the map showed it before"},
+     [](const Facts& f) { return f.on_stairs_up; }},
     {{"said_gold", "the message tells of gold pieces"}, [](const Facts& f) { return f.says(Said::kGotGold); }},
-    {{"said_no_stairs", "no stairs here to go that way"}, [](const Facts& f) { return f.says(Said::kNoStairs); }},
+    {{"said_no_stairs", "no stairs here to go that way"},
+     [](const Facts& f) { return f.says(Said::kNoWayDown) || f.says(Said::kNoWayUp); }},
     {{"said_ate", "the hero ate something"}, [](const Facts& f) { return f.says(Said::kAte); }},
     {{"said_not_edible", "that cannot be eaten"}, [](const Facts& f) { return f.says(Said::kCannotEat); }},
     {{"said_sound", "the hero hears something"}, [](const Facts& f) { return f.says(Said::kHears); }},
@@ -235,6 +238,8 @@ void read_message(const ObservationView& view, Facts& facts) noexcept {
       }
     }
   }
+  facts.on_stairs_down = facts.says(Said::kStairsDownHere);
+  facts.on_stairs_up = facts.says(Said::kStairsUpHere);
 }
 
 }  // namespace pbm::nethack

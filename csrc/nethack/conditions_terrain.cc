@@ -7,14 +7,14 @@ namespace {
 using tables::Feature;
 
 constexpr Rule kRules[] = {
-    {{"stairs_down_known", "a staircase or ladder down on the map"},
-     [](const Facts& f) { return f.shows(Feature::kStairsDown); }},
-    {{"stairs_down_unknown", "no staircase or ladder down on the map"},
-     [](const Facts& f) { return !f.shows(Feature::kStairsDown); }},
+    {{"stairs_down_known", "a staircase or ladder down on the map or under the hero"},
+     [](const Facts& f) { return f.shows(Feature::kStairsDown) || f.on_stairs_down; }},
+    {{"stairs_down_unknown", "no staircase or ladder down on the map, nor under the hero"},
+     [](const Facts& f) { return !f.shows(Feature::kStairsDown) && !f.on_stairs_down; }},
     {{"stairs_down_adjacent", "a staircase or ladder down next to the hero"},
      [](const Facts& f) { return f.beside(Feature::kStairsDown); }},
-    {{"stairs_up_known", "a staircase or ladder up on the map"},
-     [](const Facts& f) { return f.shows(Feature::kStairsUp); }},
+    {{"stairs_up_known", "a staircase or ladder up on the map or under the hero"},
+     [](const Facts& f) { return f.shows(Feature::kStairsUp) || f.on_stairs_up; }},
     {{"stairs_up_adjacent", "a staircase or ladder up next to the hero"},
      [](const Facts& f) { return f.beside(Feature::kStairsUp); }},
     {{"closed_door_known", "a closed door on the map"}, [](const Facts& f) { return f.shows(Feature::kClosedDoor); }},

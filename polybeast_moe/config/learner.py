@@ -23,9 +23,12 @@ class OptimizerConfig(Section):
 
 
 class RewardConfig(Section):
-    """What the learner makes of a step's weighted sum R: tanh(R / scale), R / scale clamped to [-1, 1], or R."""
+    """What the learner makes of a step's weighted sum R.
 
-    transform: Literal["none", "clip", "tanh"] = "tanh"
+    tanh(R / scale), R / scale clamped to [-1, 1], the symmetric logarithm sign(R) ln(1 + |R| / scale), or R.
+    """
+
+    transform: Literal["none", "clip", "tanh", "symlog"] = "tanh"
     scale: PositiveFloat = 10.0
     normalise: bool = Field(False, description="divide R by its running root mean square before scale and transform")
     function: str | None = Field(None, description="import path of (R [T, B], batch) -> [T, B], which makes R another")

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from polybeast_moe import _C
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.evaluation.draws import draw, uniform
 from polybeast_moe.evaluation.observe import RAW_KEYS, observe
@@ -31,6 +32,8 @@ class AgentState(NamedTuple):
     seed: int
     episode: int
     """Seed and episode give the random numbers that actions are drawn with, as in `evaluate`."""
+    stairs: _C.StairsMemory
+    """Where stairs were seen."""
 
 
 class Agent:
@@ -51,7 +54,8 @@ class Agent:
         `seed` None draws one.
         """
         seed = secrets.randbits(63) if seed is None else seed
-        return AgentState(self.trained.policy.initial_state(1), len(ACTIONS), 0, seed, episode)
+        hidden = self.trained.policy.initial_state(1)
+        return AgentState(hidden, len(ACTIONS), 0, seed, episode, _C.StairsMemory())
 
     def act(self, observation: Mapping[str, Any], state: AgentState | None = None) -> tuple[int, AgentState]:
         """Chooses an action.
@@ -78,7 +82,8 @@ class Agent:
         raw: dict[str, NDArray[Any]] = {
             key: np.asarray(observation[key])[None] for key in RAW_KEYS if key in observation
         }
-        row = observe(raw, np.array([state.previous_action], dtype=np.int64), trained.config.env)
+        stairs = state.stairs.copy()  # whoever holds the old state may go on from it
+        row = observe(raw, np.array([state.previous_action], dtype=np.int64), trained.config.env, [stairs])
         output = trained.policy.infer(
             row,
             state.hidden,
@@ -91,7 +96,7 @@ class Agent:
         number, step = np.array([state.episode]), np.array([state.step])
         action = int(logits.argmax()) if self._greedy else int(draw(logits, uniform(state.seed, number, step))[0])
         hidden = state.hidden if output.state is None else output.state
-        return action, AgentState(hidden, action, state.step + 1, state.seed, state.episode), output
+        return action, AgentState(hidden, action, state.step + 1, state.seed, state.episode, stairs), output
 
 
 def load_policy(snapshot: str | Path, *, greedy: bool = False) -> Agent:

@@ -5,7 +5,7 @@ Rollouts of a training run are filled in C++ (csrc/actor/group.cc); this makes t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,20 @@ _QUESTIONS = (b"eat", b"attack", b"direction?", b"pray")  # those that NLE leave
 Raw = Mapping[str, NDArray[Any]]
 
 
-def observe(raw: Raw, previous_action: NDArray[np.int64], env: EnvConfig) -> Observation:
+def observe(
+    raw: Raw,
+    previous_action: NDArray[np.int64],
+    env: EnvConfig,
+    memories: Sequence[_C.StairsMemory] = (),
+) -> Observation:
     """Makes N rows for a policy.
 
     Args:
         raw: NLE's arrays `[N, ...]` by `RAW_KEYS`.
         previous_action: [N]; the number of actions where there was none.
         env: says the crop's size, and whether map and inventory are stored.
+        memories: what is remembered of each row's game, brought up to date here; without them the hero's stairs are
+            only known where the message tells, which is less than actors know.
 
     Raises:
         UserError: a key is missing.
@@ -50,6 +57,7 @@ def observe(raw: Raw, previous_action: NDArray[np.int64], env: EnvConfig) -> Obs
         raw["inv_oclasses"],
         raw["inv_letters"],
         misc,
+        list(memories),
     )
     inventory = ("inv_glyphs", "inv_letters", "inv_oclasses")
     stored = (("glyphs",) if env.store_glyphs else ()) + (inventory if env.store_inventory else ())

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from polybeast_moe import _C
 from polybeast_moe.config import EnvConfig
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.evaluation.draws import draw, uniform
@@ -126,6 +127,7 @@ def play_episodes(
         chooser = _Chooser(player, env, seed, routing, temperature, greedy, change)
         hands: list[Future[None]] = [engine.submit(table.begin) for table in tables]
         states: list[Tensor | None] = [None] * len(tables)
+        stairs = [[_C.StairsMemory() for _ in range(max(1, games // halves))] for _ in tables]
         playing = True
         while playing:
             playing = False
@@ -137,7 +139,7 @@ def play_episodes(
                 if interrupted():
                     return None
                 playing = True
-                moment, states[i] = chooser.choose(turn, states[i], rows=max(1, games // halves))
+                moment, states[i] = chooser.choose(turn, states[i], stairs[i])
                 hands[i] = engine.submit(table.play, turn, moment.action)
                 tally.count(moment)
                 if watch is not None:
@@ -176,17 +178,22 @@ class _Chooser:
         self._settings["weights_version"] = -1 - secrets.randbits(62)
         self._device = torch.device("cpu") if player is None else player.initial_state(1).device
 
-    def choose(self, turn: Turn, state: Tensor | None, rows: int) -> tuple[Moment, Tensor | None]:
-        """Returns what is done, and the recurrent states [rows, S] of the whole table."""
-        observation = observe(turn.raw, turn.previous_action, self._env)
+    def choose(self, turn: Turn, state: Tensor | None, stairs: list[_C.StairsMemory]) -> tuple[Moment, Tensor | None]:
+        """Returns what is done, and the recurrent states [rows, S] of the whole table.
+
+        `stairs` is what is remembered of each of the table's games, brought up to date.
+        """
+        for row in turn.row[turn.step == 0].tolist():
+            stairs[row].forget()
+        observation = observe(turn.raw, turn.previous_action, self._env, [stairs[row] for row in turn.row.tolist()])
         if self._player is None:
             logits = np.zeros((len(turn.row), len(ACTIONS)), dtype=np.float32)
             return Moment(turn, observation, None, self._action(turn, logits)), None
-        state = self._player.initial_state(rows) if state is None else state
-        row = torch.from_numpy(turn.row).to(self._device)
+        state = self._player.initial_state(len(stairs)) if state is None else state
+        game = torch.from_numpy(turn.row).to(self._device)
         on_device = Observation(**_moved(observation, self._device))
         first = torch.from_numpy(turn.step == 0).to(self._device)
-        states = state[row]
+        states = state[game]
 
         def infer(player: Player) -> PolicyOutput:
             output = player.infer(on_device, states, first=first, **self._settings)
@@ -194,7 +201,7 @@ class _Chooser:
 
         output = infer(self._player)
         if output.state is not None and output.state.shape[1]:
-            state = state.index_copy(0, row, output.state.to(self._device))
+            state = state.index_copy(0, game, output.state.to(self._device))
         if self._change is not None:
             output = self._change(turn, output, infer)
         return Moment(turn, observation, output, self._action(turn, output.logits.float().numpy())), state

@@ -13,7 +13,7 @@ from polybeast_moe import _C
 from polybeast_moe.envs import NetHackVectorEnv, Replay
 from polybeast_moe.envs.engine import ACTION_NAMES, ACTIONS
 from polybeast_moe.envs.scenes import SCENES, scenes
-from polybeast_moe.evaluation.agent import Agent
+from polybeast_moe.evaluation.agent import Agent, AgentState
 from polybeast_moe.evaluation.draws import episode_seeds
 from polybeast_moe.evaluation.endings import ending
 from polybeast_moe.evaluation.observe import RAW_KEYS, observe
@@ -84,7 +84,7 @@ def played(agent: Agent, seed: int, episode: int) -> Iterator[Frame]:
             raw = {key: array[0] for key, array in arrays.items()}
             alive = alive if ended else _score_and_turn(raw)
             action, state, output = agent.look(raw, state)
-            opinion = opinion_of(agent, raw, output)
+            opinion = opinion_of(agent, raw, output, state)
             name = None if ended else action_name(ACTIONS[action])
             yield _frame(title, raw, state.step - 1, alive, total, opinion, name, ended)
             if ended:
@@ -113,19 +113,19 @@ def replayed(replay: Replay, title: str, agent: Agent | None) -> Iterator[Frame]
             alive = _score_and_turn(raw)
         if agent is not None and state is not None:
             _, state, output = agent.look(raw, state)
-            opinion = opinion_of(agent, raw, output)
+            opinion = opinion_of(agent, raw, output, state)
             state = state._replace(previous_action=len(ACTIONS) if action is None else _as_ours(keys[action]))
         name = None if action is None else action_name(keys[action])
         yield _frame(title, raw, step, alive, total, opinion, name, ended)
 
 
-def opinion_of(agent: Agent, raw: dict[str, NDArray[Any]], output: PolicyOutput) -> Opinion:
-    """Puts a policy's output of one row into names."""
+def opinion_of(agent: Agent, raw: dict[str, NDArray[Any]], output: PolicyOutput, state: AgentState) -> Opinion:
+    """Puts a policy's output of one row into names; `state` is the agent's after it."""
     logits = output.logits[0].double()
     probabilities = (logits - logits.logsumexp(0)).exp()
     order = probabilities.argsort(descending=True).tolist()
     row = {key: raw[key][None] for key in RAW_KEYS}
-    words = observe(row, np.array([0]), agent.trained.config.env).conditions[0].numpy().view(np.uint64)
+    words = observe(row, np.array([0]), agent.trained.config.env, [state.stairs]).conditions[0].numpy().view(np.uint64)
     names = _C.condition_names()
     lit = [name for bit, name in enumerate(names) if int(words[bit // 64]) >> (bit % 64) & 1]
     experts = agent.trained.config.policy.expert_names

@@ -43,8 +43,7 @@ RARE = {
     "said_stuck": "pits, bear traps and webs are few on the first levels",
     "said_ate": "a message of one step, and a meal lasts a thousand turns",
     "said_god_angry": "a message of one step, and only a prayer too many brings it",
-    "stairs_down_underfoot": "the message tells only where objects lie on stairs, or on a look",
-    "stairs_up_underfoot": "the message tells only where objects lie on stairs, or on a look",
+    "stairs_down_underfoot": "one step a level, and only of play that finds them",
     "magic_item_underfoot": "autopickup takes most of them before the message tells",
 }
 

@@ -42,11 +42,16 @@ def training_reward(reward: Tensor, terms: Tensor | None, weights: Mapping[str, 
 
 
 def transform_reward(reward: Tensor, config: RewardConfig) -> Tensor:
-    """Returns the reward that the learner sees, [T, B]: as it is, clamp(r/scale, −1, 1), or tanh(r/scale)."""
+    """Returns the reward that the learner sees, [T, B]: as it is, clamp(r/scale, −1, 1), tanh(r/scale), or symlog(r/scale).
+
+    symlog(x) = sign(x) ln(1 + |x|) (Hafner et al. 2023): small rewards keep their proportions, large ones still grow.
+    """
     if config.transform == "none":
         return reward
     scaled = reward / config.scale
-    return scaled.clamp(-1, 1) if config.transform == "clip" else torch.tanh(scaled)
+    if config.transform == "clip":
+        return scaled.clamp(-1, 1)
+    return torch.tanh(scaled) if config.transform == "tanh" else scaled.sign() * scaled.abs().log1p()
 
 
 def policy_gradient_loss(log_probs: Tensor, advantages: Tensor) -> Tensor:

@@ -92,7 +92,8 @@ def words(batch: Mapping[str, np.ndarray]) -> np.ndarray:
     return np.asarray(_C.evaluate_conditions(*(np.ascontiguousarray(batch[key]) for key in KEYS)))
 
 
-def lit(one: Mapping[str, np.ndarray]) -> set[str]:
-    """The names of the conditions that hold for one observation."""
-    row = words({key: value[None] for key, value in one.items()})[0]
+def lit(one: Mapping[str, np.ndarray], memory: _C.StairsMemory | None = None) -> set[str]:
+    """The names of the conditions that hold for one observation, `memory` being what is known from earlier ones."""
+    arrays = (np.ascontiguousarray(one[key])[None] for key in KEYS)
+    row = _C.evaluate_conditions(*arrays, [] if memory is None else [memory])[0]
     return {name for i, name in enumerate(_C.condition_names()) if int(row[i // 64]) >> (i % 64) & 1}

@@ -246,6 +246,9 @@ class View:
         search = functools.cache(re.compile(pattern).search)
         return np.array([search(message) is not None for message in self.messages], bool)
 
+    def on_stairs(self, way: str) -> np.ndarray:
+        return self.says(f"here is a (staircase|ladder) {way} here")
+
     @functools.cached_property
     def floor_kinds(self) -> list[frozenset[str]]:
         return [floor_kinds(message) for message in self.messages]
@@ -384,10 +387,10 @@ CONDITIONS: dict[str, Callable[[View], np.ndarray]] = {
     "reptile_shown": lambda v: v.shows(letters(":S")),
     "gnome_or_dwarf_shown": lambda v: v.shows(letters("Gh")),
     "orc_or_kobold_shown": lambda v: v.shows(letters("ok")),
-    "stairs_down_known": lambda v: v.shows(symbols("staircase down", "ladder down")),
-    "stairs_down_unknown": lambda v: ~v.shows(symbols("staircase down", "ladder down")),
+    "stairs_down_known": lambda v: v.shows(symbols("staircase down", "ladder down")) | v.on_stairs("down"),
+    "stairs_down_unknown": lambda v: ~v.shows(symbols("staircase down", "ladder down")) & ~v.on_stairs("down"),
     "stairs_down_adjacent": lambda v: v.beside(symbols("staircase down", "ladder down")),
-    "stairs_up_known": lambda v: v.shows(symbols("staircase up", "ladder up")),
+    "stairs_up_known": lambda v: v.shows(symbols("staircase up", "ladder up")) | v.on_stairs("up"),
     "stairs_up_adjacent": lambda v: v.beside(symbols("staircase up", "ladder up")),
     "closed_door_known": lambda v: v.shows(CLOSED_DOOR),
     "closed_door_adjacent": lambda v: v.beside(CLOSED_DOOR),
@@ -501,8 +504,8 @@ CONDITIONS: dict[str, Callable[[View], np.ndarray]] = {
     ),
     "said_self_hurt": lambda v: v.says("Ouch!|That hurts!|Dumb move!|You strain a muscle"),
     "said_nothing_hit": lambda v: v.says("thin air|kick at empty space"),
-    "stairs_down_underfoot": lambda v: v.says("here is a (staircase|ladder) down here"),
-    "stairs_up_underfoot": lambda v: v.says("here is a (staircase|ladder) up here"),
+    "stairs_down_underfoot": lambda v: v.on_stairs("down"),
+    "stairs_up_underfoot": lambda v: v.on_stairs("up"),
     "said_gold": lambda v: v.says("gold piece"),
     "said_no_stairs": lambda v: v.says("go (down|up) here"),
     "said_ate": lambda v: v.says("You finish eating| is (bland\\.|terrible!)| delicious!| tastes "),

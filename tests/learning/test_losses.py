@@ -38,6 +38,18 @@ def test_rewards_are_kept_clipped_or_squashed() -> None:
     assert squashed.tolist() == pytest.approx([math.tanh(r / 10) for r in rewards.tolist()])
 
 
+def test_symlog_keeps_small_rewards_and_orders_large_ones() -> None:
+    """Where tanh takes a new level and the bonus for it for no more than a kill."""
+    rewards = torch.tensor([-70.0, -0.01, 0.0, 0.01, 5.0, 15.0, 70.0])
+    pressed = losses.transform_reward(rewards, RewardConfig(transform="symlog", scale=10.0)).tolist()
+    assert pressed == pytest.approx([math.copysign(math.log(1 + abs(r) / 10), r) for r in rewards.tolist()], rel=1e-5)
+    assert pressed[3] == pytest.approx(0.001, rel=1e-3)
+    kill, level = pressed[5], pressed[6]
+    assert level > 2 * kill
+    squashed = losses.transform_reward(rewards, RewardConfig(transform="tanh", scale=10.0)).tolist()
+    assert squashed[6] < 1.2 * squashed[5]
+
+
 def test_the_policy_gradient_raises_what_did_well_and_leaves_the_advantage_alone() -> None:
     log_probs = torch.tensor([[-1.0, -2.0]], requires_grad=True)
     advantages = torch.tensor([[3.0, -0.5]], requires_grad=True)

@@ -76,7 +76,9 @@ def crop_of(glyphs: np.ndarray, blstats: np.ndarray, side: int) -> np.ndarray:
     return padded[y : y + side, x : x + side]
 
 
-def check_observation(fields, prefix: str, index, seen: dict[str, np.ndarray], side: int) -> None:
+def check_observation(fields, prefix: str, index, game: LoneGame) -> None:
+    seen, side = game.game.observation(), game.side
+
     def row(name: str) -> np.ndarray:
         return fields[prefix + name][index].numpy()
 
@@ -84,7 +86,7 @@ def check_observation(fields, prefix: str, index, seen: dict[str, np.ndarray], s
         assert np.array_equal(row(name), seen[name]), name
     assert np.array_equal(row("glyph_crop"), crop_of(seen["glyphs"], seen["blstats"], side))
     keys = ("glyphs", "blstats", "message", "inv_glyphs", "inv_oclasses", "inv_letters", "misc")
-    lit = _C.evaluate_conditions(**{key: seen[key][None] for key in keys})
+    lit = _C.evaluate_conditions(**{key: seen[key][None] for key in keys}, memories=[game.stairs])
     assert np.array_equal(row("conditions").view(np.uint64), lit[0])
 
 
@@ -102,10 +104,11 @@ class LoneGame:
         self.game.reset(*self.seeds)
         self.episode += 1
         self.previous_action, self.first = NO_ACTION, True
+        self.stairs = _C.StairsMemory()
         self.total, self.length, self.score, self.entropies = 0.0, 0, 0, []
 
     def check_row(self, rollout: Rollout, t: int) -> None:
-        check_observation(rollout.fields, "", (t, self.k), self.game.observation(), self.side)
+        check_observation(rollout.fields, "", (t, self.k), self)
         assert rollout["first"][t, self.k] == self.first
         assert rollout["previous_action"][t, self.k] == self.previous_action
         assert rollout["episode_step"][t, self.k] == self.length
@@ -163,7 +166,7 @@ def test_slots_hold_what_the_same_games_alone_would_show(play: Play, config: Run
                     records.append((t, game.k, record))
                     if cut:
                         index = len(finals)
-                        check_observation(rollout.fields, "final_", index, game.game.observation(), game.side)
+                        check_observation(rollout.fields, "final_", index, game)
                         finals.append((t, game.k, game.previous_action))
                     game.start()
                 game.check_row(rollout, t + 1)
