@@ -42,7 +42,7 @@ def training_reward(reward: Tensor, terms: Tensor | None, weights: Mapping[str, 
 
 
 def transform_reward(reward: Tensor, config: RewardConfig) -> Tensor:
-    """Returns the reward that the learner sees, [T, B]: as it is, clamp(r/scale, −1, 1), tanh(r/scale), or symlog(r/scale).
+    """Returns the reward that the learner sees, [T, B]: as it is, clamp(r/scale, −1, 1), tanh or symlog of r/scale.
 
     symlog(x) = sign(x) ln(1 + |x|) (Hafner et al. 2023): small rewards keep their proportions, large ones still grow.
     """
