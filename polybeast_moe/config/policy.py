@@ -55,6 +55,11 @@ class PolicyConfig(Section):
     message: bool = Field(True, description="encode the message line as a bag of characters")
     full_map: bool = Field(False, description="encode the whole map beside the crop; needs env.store_glyphs")
     inventory: bool = Field(False, description="encode the inventory; needs env.store_inventory")
+    landmarks: bool = Field(
+        False,
+        description="direction and distance of the nearest stairs, door, object, creature and unexplored edge; "
+        "needs env.store_glyphs",
+    )
     lstm: int = Field(0, ge=0, description="units of the recurrent core; 0: none")
     experts: tuple[str, ...] = Field(SEMANTIC_EXPERTS, min_length=1, max_length=64)
     expert_hidden: PositiveInt = 128

@@ -158,7 +158,8 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _what_is_encoded_is_stored(self) -> RunConfig:
-        for reads, stores in (("full_map", "store_glyphs"), ("inventory", "store_inventory")):
+        readers = ("full_map", "store_glyphs"), ("landmarks", "store_glyphs"), ("inventory", "store_inventory")
+        for reads, stores in readers:
             if getattr(self.policy, reads) and not getattr(self.env, stores):
                 raise misfit(("policy", reads), f"needs env.{stores}: true")
         if self.policy.router.kind == "scenes" and not self.env.store_glyphs:

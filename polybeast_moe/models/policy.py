@@ -16,6 +16,7 @@ from polybeast_moe.models.graph_stream import GraphStream
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
 from polybeast_moe.models.inventory import InventoryEncoder
+from polybeast_moe.models.landmarks import LandmarkEncoder
 from polybeast_moe.models.recurrent import RecurrentCore
 from polybeast_moe.models.router import Router, SceneRouter, best, bounded
 from polybeast_moe.models.single_expert import Inputs, single_expert_hidden
@@ -40,10 +41,13 @@ class VisualStream(nn.Module):
         self.previous_action = nn.Embedding(num_actions + 1, _ACTION_EMBEDDING)
         self.map = FullMapEncoder(config.glyph_embedding, config.hidden) if config.full_map else None
         self.inventory = InventoryEncoder(config.glyph_embedding, config.hidden) if config.inventory else None
+        self.landmarks = LandmarkEncoder() if config.landmarks else None
         features = config.hidden + self.blstats.out_features + _ACTION_EMBEDDING
         features += config.hidden * (config.full_map + config.inventory)
         if self.message is not None:
             features += self.message.out_features
+        if self.landmarks is not None:
+            features += self.landmarks.out_features
         self.join = orthogonal(nn.Linear(features, config.hidden))
         self.norm = nn.LayerNorm(config.hidden)
 
@@ -62,6 +66,9 @@ class VisualStream(nn.Module):
         if self.inventory is not None:
             glyphs = _stored(observation.inv_glyphs, "inv_glyphs")
             parts.append(self.inventory(glyphs, _stored(observation.inv_letters, "inv_letters"), table))
+        if self.landmarks is not None:
+            glyphs = _stored(observation.glyphs, "glyphs")
+            parts.append(self.landmarks(glyphs, observation.blstats, observation.conditions))
         return F.relu(self.norm(self.join(torch.cat(parts, dim=1))))
 
 

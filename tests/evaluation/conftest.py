@@ -33,7 +33,7 @@ def trained_run(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 @pytest.fixture(scope="session")
 def recurrent_run(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One whose policy has a recurrent core and reads the map and the inventory."""
-    more = ("policy.lstm=8", "policy.full_map=true", "policy.inventory=true")
+    """One whose policy has a recurrent core and reads the map, its landmarks and the inventory."""
+    more = ("policy.lstm=8", "policy.full_map=true", "policy.landmarks=true", "policy.inventory=true")
     stored = ("env.store_glyphs=true", "env.store_inventory=true")
     return train(tiny_file, tmp_path_factory.mktemp("runs") / "recurrent", *more, *stored)
