@@ -67,6 +67,9 @@ class PolicyConfig(Section):
     expert_execution: Literal["auto", "dense", "sparse"] = Field(
         "auto", description="sparse: an expert runs only for rows that weigh it; auto: where that is faster"
     )
+    action_mask: bool = Field(
+        False, description="never choose an action whose operators' requirements in the graph are not met"
+    )
     single_expert: Literal["none", "equal_parameters", "equal_operations"] = Field(
         "none", description="replace experts and router by one expert of equal size, for comparison"
     )

@@ -167,6 +167,12 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
+    def _the_mask_has_a_graph(self) -> RunConfig:
+        if self.policy.action_mask and not self.graph.enabled:
+            raise misfit(("policy", "action_mask"), "needs graph.enabled: true")
+        return self
+
+    @model_validator(mode="after")
     def _a_target_knows_what_is_routed(self) -> RunConfig:
         for index, phase in enumerate(self.phases):
             if isinstance(phase.temperature, EntropyTarget) and self.policy.router.keep is not None:

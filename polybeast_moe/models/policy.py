@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polybeast_moe.config import PolicyConfig, RunConfig
+from polybeast_moe.models.action_mask import ActionMask
 from polybeast_moe.models.experts import Experts
 from polybeast_moe.models.full_map import FullMapEncoder
 from polybeast_moe.models.glyphs import GlyphCropEncoder
@@ -110,6 +111,7 @@ class GraphMoEPolicy(Policy):
             hidden = single_expert_hidden(policy, Inputs(features, seen + intent, num_actions))
         self.experts = Experts(features, hidden, num_actions, len(self.expert_names))
         self.value = orthogonal(nn.Linear(seen + intent, 1), LAST_GAIN)
+        self.mask = ActionMask(graph, num_actions) if policy.action_mask and graph is not None else None
 
     @property
     def state_size(self) -> int:
@@ -166,8 +168,9 @@ class GraphMoEPolicy(Policy):
         support = None if every_expert else self._support(counted, routing, temperature)
         expert_logits = self.experts(both if self.expert_intent else seen, support)
         mixture = expert_mixture(counted, expert_logits, temperature, routing=routing, backend=self.mixture_backend)
+        logits = mixture.logits
         return PolicyOutput(
-            logits=mixture.logits,
+            logits=logits if self.mask is None else self.mask(logits, observation.conditions),
             value=self.value(both).squeeze(1),
             alpha=mixture.alpha,
             router_scores=router_scores,

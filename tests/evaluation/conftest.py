@@ -27,8 +27,9 @@ def train(tiny_file: Path, path: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory with snapshots of six updates: graph, four experts, sparsemax."""
-    return train(tiny_file, tmp_path_factory.mktemp("runs") / "tiny", "graph.enabled=true")
+    """A run directory with snapshots of six updates: graph, four experts, sparsemax, masked actions."""
+    masked = ("graph.enabled=true", "policy.action_mask=true")
+    return train(tiny_file, tmp_path_factory.mktemp("runs") / "tiny", *masked)
 
 
 @pytest.fixture(scope="session")
