@@ -5,12 +5,14 @@
 #include <pybind11/stl.h>
 #include <pybind11/stl/filesystem.h>
 
+#include <algorithm>
 #include <atomic>
 
 #include "actor/actor.h"
 #include "actor/group.h"
 #include "nethack/conditions.h"
 #include "nethack/game.h"
+#include "nethack/tables.h"
 #include "shm/layout.h"
 #include "shm/region.h"
 
@@ -126,6 +128,13 @@ py::array_t<std::uint64_t> evaluate_conditions(const Array<std::int16_t>& glyphs
   return bits;
 }
 
+py::array_t<std::uint64_t> glyph_features() {
+  py::array_t<std::uint64_t> features(pbm::nethack::tables::kGlyphCount);
+  std::uint64_t* out = features.mutable_data();
+  for (const auto& run : pbm::nethack::tables::kGlyphFeatureRuns) out = std::fill_n(out, run.count, run.value);
+  return features;
+}
+
 template <typename Text>
 std::vector<std::string> condition_texts(Text text) {
   std::vector<std::string> texts;
@@ -235,6 +244,11 @@ void bind_nethack(py::module_& m) {
       .def(py::init<>())
       .def("forget", &StairsMemory::forget)
       .def("copy", [](const StairsMemory& memory) { return memory; });
+  m.def("glyph_features", &glyph_features);
+  m.def("glyph_feature_names", [] {
+    const auto& names = pbm::nethack::tables::kFeatureNames;
+    return std::vector<std::string>(std::begin(names), std::end(names));
+  });
   m.def("condition_names", [] { return condition_texts([](const auto& c) { return c.name; }); });
   m.def("condition_descriptions", [] { return condition_texts([](const auto& c) { return c.description; }); });
   m.def("condition_words", [] { return pbm::nethack::condition_words(); });

@@ -32,10 +32,11 @@ REFERENCE = ROOT.parent / "shared" / "data" / "hypergraph_gat_structure.json"
     [
         ("env.store_glyphs=true", "policy.full_map=true", "env.store_inventory=true", "policy.inventory=true"),
         ("policy.lstm=8", "env.store_inventory=true", "policy.inventory=true", "env.max_episode_steps=9"),
+        ("env.store_glyphs=true", "policy.landmarks=true", "policy.action_mask=true"),
         (MANY, "policy.expert_execution=sparse"),
         ("policy.single_expert=equal_parameters",),
     ],
-    ids=["map and inventory", "recurrent, truncated", "64 experts", "one expert"],
+    ids=["map and inventory", "recurrent, truncated", "landmarks, masked", "64 experts", "one expert"],
 )
 def test_it_trains(make_config, tmp_path: Path, monkeypatch, overrides: tuple[str, ...]) -> None:
     monkeypatch.setattr(trainer, "write_report", lambda path: path)

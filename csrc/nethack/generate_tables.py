@@ -322,6 +322,7 @@ def render() -> str:
     parts = [
         constants(),
         enum("Feature", FEATURES, "What a glyph shows: one bit each in kGlyphFeatureRuns."),
+        array("std::string_view", "kFeatureNames", [f'"{name}"' for name in FEATURES], 6),
         enum("MonsterKind", MONSTER_KINDS, "What a kind of monster is like: one bit each in kMonsterKinds."),
         enum("NounKind", NOUN_KINDS, "What a noun in a message about the floor names."),
         "struct Run {\n  int count;\n  std::uint64_t value;\n};\n"

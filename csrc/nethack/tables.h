@@ -129,6 +129,17 @@ enum class Feature : unsigned {
   kStatue,
 };
 
+inline constexpr std::string_view kFeatureNames[49] = {
+    "Stone", "Walkable", "Wall", "Doorway", "OpenDoor", "ClosedDoor",
+    "Floor", "DarkFloor", "Corridor", "StairsUp", "StairsDown", "Altar",
+    "Fountain", "Sink", "Water", "Trap", "TrapHolds", "TrapDrops",
+    "TrapMagic", "TrapHurts", "Weapon", "Armor", "Jewellery", "Tool",
+    "Food", "Potion", "Scroll", "Book", "Wand", "Gold",
+    "Gem", "Boulder", "Box", "Bag", "Digger", "Unlocker",
+    "BlindfoldOrTowel", "Thrown", "BowOrCrossbow", "Arrow", "Provisions", "Item",
+    "Monster", "Pet", "Unseen", "Swallow", "Corpse", "CorpseUnsafe",
+    "Statue"};
+
 // What a kind of monster is like: one bit each in kMonsterKinds.
 enum class MonsterKind : unsigned {
   kCanine,

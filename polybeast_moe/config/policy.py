@@ -55,12 +55,20 @@ class PolicyConfig(Section):
     message: bool = Field(True, description="encode the message line as a bag of characters")
     full_map: bool = Field(False, description="encode the whole map beside the crop; needs env.store_glyphs")
     inventory: bool = Field(False, description="encode the inventory; needs env.store_inventory")
+    landmarks: bool = Field(
+        False,
+        description="direction and distance of the nearest stairs, door, object, creature and unexplored edge; "
+        "needs env.store_glyphs",
+    )
     lstm: int = Field(0, ge=0, description="units of the recurrent core; 0: none")
     experts: tuple[str, ...] = Field(SEMANTIC_EXPERTS, min_length=1, max_length=64)
     expert_hidden: PositiveInt = 128
     expert_intent: bool = Field(True, description="experts read the graph's intent vector beside the visual stream")
     expert_execution: Literal["auto", "dense", "sparse"] = Field(
         "auto", description="sparse: an expert runs only for rows that weigh it; auto: where that is faster"
+    )
+    action_mask: bool = Field(
+        False, description="never choose an action whose operators' requirements in the graph are not met"
     )
     single_expert: Literal["none", "equal_parameters", "equal_operations"] = Field(
         "none", description="replace experts and router by one expert of equal size, for comparison"

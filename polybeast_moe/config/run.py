@@ -162,11 +162,18 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _what_is_encoded_is_stored(self) -> RunConfig:
-        for reads, stores in (("full_map", "store_glyphs"), ("inventory", "store_inventory")):
+        readers = ("full_map", "store_glyphs"), ("landmarks", "store_glyphs"), ("inventory", "store_inventory")
+        for reads, stores in readers:
             if getattr(self.policy, reads) and not getattr(self.env, stores):
                 raise misfit(("policy", reads), f"needs env.{stores}: true")
         if self.policy.router.kind == "scenes" and not self.env.store_glyphs:
             raise misfit(("policy", "router", "kind"), "scenes needs env.store_glyphs: true")
+        return self
+
+    @model_validator(mode="after")
+    def _the_mask_has_a_graph(self) -> RunConfig:
+        if self.policy.action_mask and not self.graph.enabled:
+            raise misfit(("policy", "action_mask"), "needs graph.enabled: true")
         return self
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from polybeast_moe.evaluation.games import Turn
 from polybeast_moe.evaluation.play import Change, InferWith, Player
 from polybeast_moe.evaluation.statistics import Floats
 from polybeast_moe.models import Policy, PolicyOutput
+from polybeast_moe.models.action_mask import masked_alike
 from polybeast_moe.models.graph_stream import GraphReadout
 from polybeast_moe.models.policy import GraphMoEPolicy
 from polybeast_moe.ops import expert_mixture
@@ -143,7 +144,7 @@ class Gauged:
 
 def with_gates(output: PolicyOutput, alpha: Tensor) -> PolicyOutput:
     """Returns the output with other gates [N, E] and what follows from them; every expert must have run."""
-    logits = (alpha[:, :, None] * output.expert_logits).sum(dim=1)
+    logits = masked_alike((alpha[:, :, None] * output.expert_logits).sum(dim=1), output.logits)
     entropy = -(alpha * torch.where(alpha > 0, alpha, 1.0).log()).sum(dim=1)
     return output._replace(alpha=alpha, alpha_entropy=entropy, logits=logits)
 

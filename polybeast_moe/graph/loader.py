@@ -21,7 +21,8 @@ from polybeast_moe.graph.schema import (
 from polybeast_moe.yaml_text import Path, parse
 
 _TOP = {"version", "conditions", "operators", "effects"}
-_OPERATOR = {"name", "expert", "actions", *RELATIONS}
+_GATES = ("requires", "excludes")
+_OPERATOR = {"name", "expert", "actions", *_GATES, *RELATIONS}
 _EFFECT = {"name", "description"}
 
 
@@ -69,8 +70,9 @@ class _Reader:
         self._expect_keys((), self._value, _TOP, required=_TOP)
         if self._value["version"] != 1:
             raise self._error(("version",), f"version must be 1, not {self._value['version']!r}")
-        conditions = [Condition(name) for name in self._condition_names()]
-        operators = [self._operator(index) for index in range(len(self._list(("operators",))))]
+        names = self._condition_names()
+        conditions = [Condition(name) for name in names]
+        operators = [self._operator(index, names) for index in range(len(self._list(("operators",))))]
         effects = [self._effect(index) for index in range(len(self._list(("effects",))))]
         numbers = self._number(conditions, operators, effects)
         edges = self._edges(numbers)
@@ -94,7 +96,7 @@ class _Reader:
             names.append(name)
         return names
 
-    def _operator(self, index: int) -> Operator:
+    def _operator(self, index: int, conditions: Collection[str]) -> Operator:
         place: Path = ("operators", index)
         value = self._at(place)
         self._expect(value, dict, place, "an operator: a mapping with a name")
@@ -111,7 +113,22 @@ class _Reader:
                 actions.keys_of(name)
             except UserError as error:
                 raise self._error((*place, "actions", number), str(error)) from None
-        return Operator(value["name"], value["expert"], tuple(names))
+        gates = {gate: self._gate(place, gate, conditions) for gate in _GATES}
+        for name in gates["requires"]:
+            if name in gates["excludes"]:
+                raise self._error((*place, "excludes"), f"{value['name']!r} both requires and excludes {name!r}")
+        return Operator(value["name"], value["expert"], tuple(names), **gates)
+
+    def _gate(self, place: Path, gate: str, conditions: Collection[str]) -> tuple[str, ...]:
+        """The conditions that an operator requires or excludes."""
+        names = self._names((*place, gate))
+        for index, name in enumerate(names):
+            if name not in conditions:
+                what = f"{gate} names no condition of this file: {name!r}{nearest(name, conditions)}"
+                raise self._error((*place, gate, index), what)
+            if name in names[:index]:
+                raise self._error((*place, gate, index), f"{gate} names {name!r} twice")
+        return tuple(names)
 
     def _effect(self, index: int) -> Effect:
         place: Path = ("effects", index)

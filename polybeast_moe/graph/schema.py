@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +35,8 @@ class Operator:
     name: str
     expert: str | None  # one of EXPERTS; None in a foreign graph where no expert is known
     actions: tuple[str, ...]  # names of NLE's actions, see polybeast_moe.graph.actions
+    requires: tuple[str, ...] = ()  # conditions without which it is impossible: all of them must be lit
+    excludes: tuple[str, ...] = ()  # conditions with which it is impossible: none of them may be lit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,14 +105,17 @@ class KnowledgeGraph:
 
     @functools.cached_property
     def hash(self) -> str:
-        """SHA-256 of the content: nodes with their types, experts and actions, and the sorted edges."""
+        """SHA-256 of the content: nodes with their types, experts, actions and gates, and the sorted edges."""
         triples = zip(self.edges.source.tolist(), self.edges.target.tolist(), self.edges.relation.tolist(), strict=True)
-        content = {
+        content: dict[str, Any] = {
             "conditions": [node.name for node in self.conditions],
             "operators": [[node.name, node.expert, list(node.actions)] for node in self.operators],
             "effects": [node.name for node in self.effects],
             "edges": sorted(triples),
         }
+        gates = [[node.name, list(node.requires), list(node.excludes)] for node in self.operators]
+        if any(requires or excludes for _, requires, excludes in gates):
+            content["gates"] = gates
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -7,6 +7,7 @@ from nle import nethack
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from polybeast_moe import _C
 from polybeast_moe.models.interface import Observation
 from polybeast_moe.models.policy import GraphMoEPolicy
 
@@ -68,8 +69,11 @@ def _observation(policy: GraphMoEPolicy, rows: int) -> Observation:
 
 def _distinct_conditions(policy: GraphMoEPolicy, rows: int) -> Tensor:
     """Row r lights the bits of the number r."""
+    words = torch.zeros(rows, _C.condition_words(), dtype=torch.int64)
     if policy.graph is None:
-        return torch.zeros(rows, 1, dtype=torch.int64)
+        return words
     conditions = policy.graph.conditions
     numbers = torch.arange(rows)[:, None] >> torch.arange(len(conditions.bit)).clamp(max=62)
-    return conditions.pack(numbers & 1)
+    packed = conditions.pack(numbers & 1)
+    words[:, : packed.shape[1]] = packed
+    return words

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from polybeast_moe.config import PolicyConfig, RunConfig
+from polybeast_moe.models.action_mask import ActionMask
 from polybeast_moe.models.experts import Experts
 from polybeast_moe.models.full_map import FullMapEncoder
 from polybeast_moe.models.glyphs import GlyphCropEncoder
@@ -16,6 +17,7 @@ from polybeast_moe.models.graph_stream import GraphStream
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
 from polybeast_moe.models.inventory import InventoryEncoder
+from polybeast_moe.models.landmarks import LandmarkEncoder
 from polybeast_moe.models.recurrent import RecurrentCore
 from polybeast_moe.models.router import Router, SceneRouter, best, bounded
 from polybeast_moe.models.single_expert import Inputs, single_expert_hidden
@@ -40,10 +42,13 @@ class VisualStream(nn.Module):
         self.previous_action = nn.Embedding(num_actions + 1, _ACTION_EMBEDDING)
         self.map = FullMapEncoder(config.glyph_embedding, config.hidden) if config.full_map else None
         self.inventory = InventoryEncoder(config.glyph_embedding, config.hidden) if config.inventory else None
+        self.landmarks = LandmarkEncoder() if config.landmarks else None
         features = config.hidden + self.blstats.out_features + _ACTION_EMBEDDING
         features += config.hidden * (config.full_map + config.inventory)
         if self.message is not None:
             features += self.message.out_features
+        if self.landmarks is not None:
+            features += self.landmarks.out_features
         self.join = orthogonal(nn.Linear(features, config.hidden))
         self.norm = nn.LayerNorm(config.hidden)
 
@@ -62,6 +67,9 @@ class VisualStream(nn.Module):
         if self.inventory is not None:
             glyphs = _stored(observation.inv_glyphs, "inv_glyphs")
             parts.append(self.inventory(glyphs, _stored(observation.inv_letters, "inv_letters"), table))
+        if self.landmarks is not None:
+            glyphs = _stored(observation.glyphs, "glyphs")
+            parts.append(self.landmarks(glyphs, observation.blstats, observation.conditions))
         return F.relu(self.norm(self.join(torch.cat(parts, dim=1))))
 
 
@@ -103,6 +111,7 @@ class GraphMoEPolicy(Policy):
             hidden = single_expert_hidden(policy, Inputs(features, seen + intent, num_actions))
         self.experts = Experts(features, hidden, num_actions, len(self.expert_names))
         self.value = orthogonal(nn.Linear(seen + intent, 1), LAST_GAIN)
+        self.mask = ActionMask(graph, num_actions) if policy.action_mask and graph is not None else None
 
     @property
     def state_size(self) -> int:
@@ -159,8 +168,9 @@ class GraphMoEPolicy(Policy):
         support = None if every_expert else self._support(counted, routing, temperature)
         expert_logits = self.experts(both if self.expert_intent else seen, support)
         mixture = expert_mixture(counted, expert_logits, temperature, routing=routing, backend=self.mixture_backend)
+        logits = mixture.logits
         return PolicyOutput(
-            logits=mixture.logits,
+            logits=logits if self.mask is None else self.mask(logits, observation.conditions),
             value=self.value(both).squeeze(1),
             alpha=mixture.alpha,
             router_scores=router_scores,

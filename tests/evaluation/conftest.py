@@ -27,13 +27,14 @@ def train(tiny_file: Path, path: Path, *overrides: str) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory with snapshots of six updates: graph, four experts, sparsemax."""
-    return train(tiny_file, tmp_path_factory.mktemp("runs") / "tiny", "graph.enabled=true")
+    """A run directory with snapshots of six updates: graph, four experts, sparsemax, masked actions."""
+    masked = ("graph.enabled=true", "policy.action_mask=true")
+    return train(tiny_file, tmp_path_factory.mktemp("runs") / "tiny", *masked)
 
 
 @pytest.fixture(scope="session")
 def recurrent_run(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One whose policy has a recurrent core and reads the map and the inventory."""
-    more = ("policy.lstm=8", "policy.full_map=true", "policy.inventory=true")
+    """One whose policy has a recurrent core and reads the map, its landmarks and the inventory."""
+    more = ("policy.lstm=8", "policy.full_map=true", "policy.landmarks=true", "policy.inventory=true")
     stored = ("env.store_glyphs=true", "env.store_inventory=true")
     return train(tiny_file, tmp_path_factory.mktemp("runs") / "recurrent", *more, *stored)

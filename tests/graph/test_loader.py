@@ -91,6 +91,19 @@ def test_the_hash_follows_the_content_and_not_the_text(tmp_path: Path) -> None:
     assert len(graph.hash) == 64
 
 
+def test_gates_are_read_and_are_part_of_the_content(tmp_path: Path) -> None:
+    plain = load_graph(write(tmp_path, SMALL), KNOWN)
+    text = SMALL.replace("    satisfies: [hp_low]\n", "    requires: [monster_adjacent]\n    satisfies: [hp_low]\n")
+    text = text.replace("    expert: combat\n", "    expert: combat\n    excludes: [hp_low]\n")
+    gated = load_graph(write(tmp_path, text), KNOWN)
+    assert [(node.requires, node.excludes) for node in gated.operators] == [
+        (("monster_adjacent",), ()),
+        ((), ("hp_low",)),
+    ]
+    assert gated.num_edges == plain.num_edges
+    assert gated.hash != plain.hash
+
+
 MISTAKES = {
     "unknown key": (("expert: combat", "experts: combat"), 11, "unknown key 'experts'; did you mean 'expert'?"),
     "unknown relation": (("context_of:", "context:"), 8, "unknown key 'context'; did you mean 'context_of'?"),
@@ -115,6 +128,21 @@ MISTAKES = {
     "no YAML": (("conditions: [", "conditions: [["), None, "not valid YAML"),
     "no mapping": ((SMALL, "- 1\n"), 1, "expected a mapping"),
     "nothing": ((SMALL, ""), 1, "expected a mapping"),
+    "dangling requirement": (
+        ("    satisfies: [hp_low]\n", "    requires: [hp_full]\n    satisfies: [hp_low]\n"),
+        7,
+        "requires names no condition of this file: 'hp_full'",
+    ),
+    "duplicate requirement": (
+        ("    satisfies: [hp_low]\n", "    excludes: [hp_low, hp_low]\n    satisfies: [hp_low]\n"),
+        7,
+        "excludes names 'hp_low' twice",
+    ),
+    "impossible": (
+        ("    satisfies: [hp_low]\n", "    requires: [hp_low]\n    excludes: [hp_low]\n    satisfies: [hp_low]\n"),
+        8,
+        "'flee' both requires and excludes 'hp_low'",
+    ),
 }
 
 

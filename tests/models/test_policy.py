@@ -282,7 +282,9 @@ def test_a_single_expert_does_the_mixtures_operations(make_config: MakeConfig, o
     assert (output.alpha == 1).all()
 
 
-@pytest.mark.parametrize(("reads", "field"), [("full_map", "glyphs"), ("inventory", "inv_glyphs")])
+@pytest.mark.parametrize(
+    ("reads", "field"), [("full_map", "glyphs"), ("landmarks", "glyphs"), ("inventory", "inv_glyphs")]
+)
 def test_what_a_policy_reads_must_be_stored(make_config: MakeConfig, observe: Observe, reads: str, field: str) -> None:
     with pytest.raises(ValidationError, match=r"needs env\.store_"):
         make_config(policy={reads: True})
