@@ -159,8 +159,8 @@ bool Region::deliver(std::size_t index, Owner owner) {
 }
 
 std::vector<std::size_t> Region::take_delivered(std::size_t count) {
-  // What is delivered while we look waits for the next time: behind our back a group may deliver into a slot that we have
-  // passed, then into one that lies ahead, and the second rollout would overtake the first.
+  // What is delivered while we look waits for the next time: behind our back a group may deliver into a slot that we
+  // have passed, then into one that lies ahead, and the second rollout would overtake the first.
   const std::uint64_t horizon = region_header(base_).deliveries.load();
   std::vector<std::pair<std::uint64_t, std::size_t>> waiting;
   for (std::size_t i = 0; i < spec_.slots; ++i) {
