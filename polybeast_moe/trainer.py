@@ -214,6 +214,7 @@ class Trainer:
     def _wait_for_start_up(self) -> None:
         """Starts games and processes; the run's clock stands still meanwhile."""
         began = time.monotonic()
+        self._console.log("starting games and processes; a first run compiles for some seconds")
         self._runtime.start(self._interrupted)
         self._snapshot_at = time.monotonic()
         self._records.begin(self._snapshot_at - began, self._runtime.busy_seconds())
