@@ -18,6 +18,7 @@ forms compute the same readout; the dense one is checked against ours before it 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable
@@ -232,6 +233,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="compile the dense peer")
+    parser.add_argument("--json", type=Path, help="also write the raw figures here")
     parser.add_argument("--results", action="store_true", help="write docs/results/graph.md and graph.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -252,13 +254,17 @@ def main() -> None:
             title = f"{prefix}{name} play: {size}"
             sections.append(section(title[0].upper() + title[1:], found[f"{prefix}{name}"]))
             print(sections[-1], "\n")
+    raw = {"repeats": arguments.repeats, **found}
+    if arguments.json:
+        report = {"machine": about, "goals": goals(found), "raw": raw}
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     if arguments.results:
         results.write(
             "graph",
             title="Graph attention",
             measured=goals(found),
             sections=sections,
-            raw={"repeats": arguments.repeats, **found},
+            raw=raw,
             commands=play.commands(arguments, "graph.py"),
             about=about,
         )
