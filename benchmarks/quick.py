@@ -29,7 +29,7 @@ MARGIN = 0.25
 GAMES = 32
 STEPS: dict[str, list[str]] = {
     "engine": ["engine.py", "--games", str(GAMES), "--rounds", "3", "--seconds", "1.5"],
-    "modes": ["end_to_end.py", "--rounds", "2", "--seconds", "12", "--warm-up", "8"]
+    "modes": ["end_to_end.py", "--rounds", "2", "--seconds", "10", "--warm-up", "6"]
     + [word for name, settings in pipeline_results.INLINE.items() for word in ("--variant", f"{name}={settings}")],
     "ops": ["ops.py", "--rounds", "9", "--threads", "1", "--experts", "4"],
     "graph": ["graph.py", "--repeats", "1"],

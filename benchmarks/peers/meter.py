@@ -20,7 +20,7 @@ from typing import Any
 from peers.job import Job
 from peers.memory import family_bytes
 
-Progress = Sequence[tuple[float, float]]
+Progress = Sequence[Sequence[float]]
 """(seconds, frames so far) whenever frames have changed, in order."""
 
 LONGEST_START = 240.0  # seconds until the first update
@@ -41,7 +41,7 @@ def steady(progress: Progress, since: float) -> float:
 
 def frames_at(progress: Progress, seconds: float) -> float:
     """Frames consumed by then, between updates on the straight line; the last ones from there on."""
-    at = bisect.bisect_right(progress, (seconds, float("inf")))
+    at = bisect.bisect_right(progress, seconds, key=lambda point: point[0])
     if at == 0:
         return 0.0
     if at == len(progress):

@@ -3,7 +3,7 @@
 Glyph crop and status line through the shared trunk; two layers of graph attention (PyG's `GATConv`, hidden 256, 4
 heads) over this project's knowledge graph, run once for every state and every epoch; a router and four experts under
 softmax. Nothing is batched across graphs: that is what it stands for. Settings: `rollout`, `epochs`, `minibatch`,
-`learning_rate`.
+`learning_rate`, `torch_threads`.
 """
 
 from __future__ import annotations
@@ -153,6 +153,7 @@ class Loop:
 def main() -> None:
     job = read_job()
     torch.manual_seed(job.seed)
+    torch.set_num_threads(job.settings.get("torch_threads", 1))  # graphs of one state are too small for more
     loop = Loop(Game(job, VIEWS, {"lit": lit_view()}), job.settings)
     meter = Meter(job, environments=1, parameters=size(loop.network))
     meter.start()

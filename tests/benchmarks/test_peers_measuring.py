@@ -150,7 +150,7 @@ def test_adapters_share_nothing_that_a_peers_environment_lacks() -> None:
 
 def test_a_curve_is_of_recent_episodes(modules) -> None:
     episodes = [(float(second), 0.0 if second < 60 else 10.0, 5) for second in range(1, 121)]
-    curve = modules.scores.learning_curve(episodes, [(0.0, 0.0), (120.0, 1200.0)], 120)
+    curve = modules.scores.learning_curve(episodes, [[0.0, 0], [120.0, 1200]], 120)  # pairs as JSON has them
     assert [point["frames"] for point in curve] == [600, 1200]
     assert curve[0]["score"] == pytest.approx(10 / 31)
     assert curve[1] == {"seconds": 120.0, "frames": 1200.0, "score": 10.0, "episodes": 61}
