@@ -1,6 +1,6 @@
 """Has something become slower? Ratios of a few minutes, held against those in docs/results. `make benchmark-quick`.
 
-    python benchmarks/quick.py                      # about four minutes; exits with 1 at a regression
+    python benchmarks/quick.py                      # four minutes; exit code 1: a regression, 2: no measurement
     python benchmarks/quick.py --margin 0.15 --steps engine graph
 
 Every figure is a ratio of this project to something else on the same machine, more is better, and the stored one is of
@@ -128,8 +128,12 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     measured: dict[str, Measured] = {}
-    for step in arguments.steps:
-        measured |= run_step(step)
+    try:
+        for step in arguments.steps:
+            measured |= run_step(step)
+    except subprocess.CalledProcessError as failure:
+        print(f"quick: {step} could not be measured (exit code {failure.returncode}); see above", file=sys.stderr)
+        return 2
     verdicts = compare(measured, stored(), arguments.margin)
     show(verdicts, arguments.margin)
     return int(any(verdict.regression for verdict in verdicts))

@@ -113,14 +113,17 @@ def failures(rows: Sequence[Row], arm: str) -> str:
     return f", {failed} failed" if failed else ""
 
 
-def engine_section(rows: Sequence[Row]) -> str:
+def engine_section(plan: Plan, rows: Sequence[Row]) -> str:
     """What the engine alone gives the peers' loops."""
-    said = [
-        f"`{peer}` with this project's engine: {shown(ratios(rows, f'{peer}_our_engine', peer))} times its frames/s."
-        for peer in ("monobeast", "sample_factory", "stable_baselines3")
-    ]
+    found = {peer: ratios(rows, f"{peer}_our_engine", peer) for peer in peers_of(plan, "same_network")}
+    said = [f"`{peer}` {shown(ratio)}" for peer, ratio in found.items() if not math.isnan(ratio.value)]
+    if not said:
+        return ""
+    head = "\n\n### Engine and pipeline told apart\n\n"
     rest = "What is left of the ratios above is the pipeline."
-    return "\n\n".join(["### Engine and pipeline told apart", " ".join([*said, rest])])
+    return (
+        f"{head}Frames a second with this project's engine in the peer's loop, times its own: {', '.join(said)}. {rest}"
+    )
 
 
 def recovery_section(measurement: Measurement, rows: Sequence[Row]) -> str:
@@ -260,7 +263,7 @@ def sections(plan: Plan, rows: Rows, folder: Path, has_figure: bool) -> list[str
         elif name == "learning":
             text = learning_section(measurement, own, has_figure)
         else:
-            text = speed_section(measurement, own) + ("\n\n" + engine_section(own) if name == "same_network" else "")
+            text = speed_section(measurement, own) + (engine_section(plan, own) if name == "same_network" else "")
         found.append(f"## {TITLES[name]}\n\n{text}")
     found += [f"## Parts\n\n{elsewhere_section(folder)}", f"## Peers\n\n{versions_section()}"]
     return [text for text in found if text]

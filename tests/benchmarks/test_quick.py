@@ -55,6 +55,13 @@ def test_a_regression_is_the_exit_code(quick, monkeypatch, capsys, now: float, c
     assert ("slower by more than 25%" in capsys.readouterr().out) == bool(code)
 
 
+def test_what_cannot_be_measured_is_no_regression(quick, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(quick.STEPS, "graph", ["no_such_script.py"])
+    monkeypatch.setattr(sys, "argv", ["quick.py", "--steps", "graph"])
+    assert quick.main() == 2
+    assert "graph could not be measured (exit code 2)" in capsys.readouterr().err
+
+
 def test_every_step_names_a_script_that_there_is(quick) -> None:
     folder = Path(quick.__file__).parent
     assert all((folder / script).exists() for script, *_ in quick.STEPS.values())

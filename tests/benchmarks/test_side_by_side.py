@@ -150,6 +150,7 @@ def test_the_page_is_made_of_rows_and_judged_by_goals(modules, folder: Path, mon
         "![learning curves](benchmarks.png)",
         "python benchmarks/side_by_side.py",
         "a processor",
+        "in the peer's loop, times its own: `monobeast` 1.00",
         "| sample_factory | sample-factory 2.1.1, nle 1.3.0, gymnasium 0.29.1",
     ):
         assert expected in text
