@@ -1,10 +1,12 @@
 # Everything is set up in .venv on first use; `make train` and `make test` need Python 3.11 and g++ alone.
 PYTHON ?= python3
 BIN := .venv/bin
+RECORDINGS = build/recordings/random.pt $(wildcard build/recordings/trained.pt)
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
-.PHONY: install train test test-sanitized docs chaos soak soak-resets results results-learning lint format clean
+.PHONY: install train test test-sanitized docs chaos soak soak-resets results results-learning benchmark benchmark-quick \
+    peers lint format clean
 
 install: .venv/.built
 
@@ -63,6 +65,25 @@ results: install
 results-learning: install
 	$(BIN)/python benchmarks/curriculum.py
 	$(BIN)/python benchmarks/curriculum.py --results
+
+# The peers' environments, in build/peers: a few minutes and about 2 GB.
+peers: install
+	$(BIN)/python benchmarks/peers/environments.py
+
+# Writes docs/results/benchmarks.*, and the pages of the parts that it quotes: most of a day on a machine that does nothing
+# else. May be stopped at any time and started again; what has a row in docs/results/peers/ is not run again.
+benchmark: peers
+	mkdir -p build/recordings
+	$(BIN)/python benchmarks/engine.py --rounds 7 --results
+	$(BIN)/python benchmarks/ops.py --threads 1 --compile --results
+	$(BIN)/python benchmarks/play.py --rows 2048 --out build/recordings/random.pt
+	$(BIN)/python benchmarks/graph.py --observations $(RECORDINGS) --compile --results
+	$(BIN)/python benchmarks/side_by_side.py
+	$(BIN)/python benchmarks/side_by_side.py --results
+
+# Has something become slower? Ratios against the stored ones, in less than five minutes.
+benchmark-quick: install
+	$(BIN)/python benchmarks/quick.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ forms compute the same readout; the dense one is checked against ours before it 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import time
 from collections.abc import Callable
@@ -139,15 +140,21 @@ def streams(config: GraphConfig, graph: KnowledgeGraph, compiled: bool) -> dict[
     return {"ours": ours, "PyG": pyg, "dense, compiled" if compiled else "dense, eager": dense}
 
 
+def outputs(stream: GraphStream, conditions: Tensor) -> Tensor:
+    """Intent and prior of these rows, beside each other."""
+    out = stream(conditions)
+    return torch.cat([out.intent, out.prior], dim=1)
+
+
 def measure(forms: dict[str, GraphStream], conditions: Tensor, repeats: int) -> dict[str, dict[str, list[float]]]:
     """Microseconds a row of the batch, by form and round: forward, and forward and backward."""
     rows, ours = len(conditions), forms["ours"]
     distinct = torch.unique(ours.conditions.relevant(conditions), dim=0)
     some = distinct[torch.linspace(0, len(distinct) - 1, min(PEER_ROWS, len(distinct))).long()]
     with torch.no_grad():
-        expected = torch.cat(ours(some), dim=1)
+        expected = outputs(ours, some)
         for name, form in forms.items():
-            torch.testing.assert_close(torch.cat(form(some), dim=1), expected, rtol=1e-3, atol=1e-4, msg=name)
+            torch.testing.assert_close(outputs(form, some), expected, rtol=1e-3, atol=1e-4, msg=name)
     measured: dict[str, dict[str, list[float]]] = {}
     for what, make in (("forward", forward), ("forward and backward", both)):
         runs = {name: make(form, conditions if name == "ours" else some) for name, form in forms.items()}
@@ -232,6 +239,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="compile the dense peer")
+    parser.add_argument("--json", type=Path, help="also write the raw figures here")
     parser.add_argument("--results", action="store_true", help="write docs/results/graph.md and graph.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -252,13 +260,17 @@ def main() -> None:
             title = f"{prefix}{name} play: {size}"
             sections.append(section(title[0].upper() + title[1:], found[f"{prefix}{name}"]))
             print(sections[-1], "\n")
+    raw = {"repeats": arguments.repeats, **found}
+    if arguments.json:
+        report = {"machine": about, "goals": goals(found), "raw": raw}
+        arguments.json.write_text(json.dumps(report, indent=1) + "\n")
     if arguments.results:
         results.write(
             "graph",
             title="Graph attention",
             measured=goals(found),
             sections=sections,
-            raw={"repeats": arguments.repeats, **found},
+            raw=raw,
             commands=play.commands(arguments, "graph.py"),
             about=about,
         )

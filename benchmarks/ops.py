@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import json
+import shlex
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import results
@@ -113,10 +117,12 @@ def table(shape_results: list[dict[str, Any]], first: str) -> str:
     return "\n".join(lines)
 
 
-def run_cpu(rounds: int) -> list[dict[str, Any]]:
+def run_cpu(rounds: int, experts: Sequence[int], compiled: bool) -> list[dict[str, Any]]:
     contestants = {"numba": ours("numba"), "torch": ours("torch"), "entmax+einsum": entmax_einsum}
+    if compiled:
+        contestants["torch.compile"] = torch.compile(ours("torch"))
     measured = []
-    for shape in CPU_SHAPES:
+    for shape in (shape for shape in CPU_SHAPES if shape[1] in experts):
         large = shape[0] * shape[1] * shape[2] > 50_000_000
         measured.append(race(contestants, shape, "cpu", max(5, rounds // 3) if large else rounds))
     return measured
@@ -145,7 +151,8 @@ def goals(cpu: list[dict[str, Any]], cuda: list[dict[str, Any]]) -> dict[str, re
     found = {}
     for result in cpu:
         if result["shape"]["N"] == GOAL_ROWS:
-            for peer, ratio in result["times_faster_than_by_numba"].items():
+            for peer in ("torch", "entmax+einsum"):
+                ratio = result["times_faster_than_by_numba"][peer]
                 found[f"ops_numba_{peer.split('+')[0]}_e{result['shape']['E']}"] = ratio
     if cuda:
         found["ops_triton_bandwidth"] = results.spread(
@@ -158,13 +165,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=21)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="for torch and for numba")
+    parser.add_argument("--experts", type=int, nargs="+", default=[4, 64], help="only shapes of so many experts")
+    parser.add_argument("--compile", action="store_true", help="also torch.compile of the reference, on the CPU")
+    parser.add_argument("--json", type=Path, help="also write the raw figures here")
     parser.add_argument("--results", action="store_true", help="write docs/results/ops.md and ops.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
 
     about = results.machine()
-    cpu = run_cpu(arguments.rounds)
+    cpu = run_cpu(arguments.rounds, arguments.experts, arguments.compile)
     cuda = run_cuda(arguments.rounds) if torch.cuda.is_available() else []
     sections = [f"## On the CPU, forward and backward, {arguments.threads} threads\n\n{table(cpu, 'numba')}"]
     if cuda:
@@ -177,14 +187,18 @@ def main() -> None:
     else:
         sections.append("## On a GPU\n\nDid not run: this machine has none. The triton kernels are unmeasured.")
     print("\n\n".join(sections))
+    raw = {"threads": arguments.threads, "rounds": arguments.rounds, "cpu": cpu, "cuda": cuda}
+    measured = goals(cpu, cuda)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"machine": about, "goals": measured, "raw": raw}, indent=1) + "\n")
     if arguments.results:
         results.write(
             "ops",
             title="The fused mixture of experts",
-            measured=goals(cpu, cuda),
+            measured=measured,
             sections=sections,
-            raw={"threads": arguments.threads, "rounds": arguments.rounds, "cpu": cpu, "cuda": cuda},
-            commands=[f"python benchmarks/ops.py --threads {arguments.threads} --rounds {arguments.rounds} --results"],
+            raw=raw,
+            commands=[shlex.join(["python", "benchmarks/ops.py", *sys.argv[1:]])],
             about=about,
         )
 
