@@ -54,7 +54,13 @@ class Follower:
         self._messages: list[str] = []
         self._idle = False
         self._policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
-        self._learner = Learner(self._policy, config.learner, ranks, experts=len(config.policy.expert_names))
+        self._learner = Learner(
+            self._policy,
+            config.learner,
+            ranks,
+            experts=len(config.policy.expert_names),
+            graph_hidden=config.graph.hidden,
+        )
         seed_all(config.seed)
         standing: Standing = ranks.from_lead(_NOTHING)
         self._policy.load_state_dict(standing.weights)

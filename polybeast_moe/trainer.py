@@ -133,7 +133,13 @@ class Trainer:
         self._graph_hash = graph.hash if graph is not None else None
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
         select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
-        self._learner = Learner(self._policy, config.learner, ranks, experts=len(config.policy.expert_names))
+        self._learner = Learner(
+            self._policy,
+            config.learner,
+            ranks,
+            experts=len(config.policy.expert_names),
+            graph_hidden=config.graph.hidden,
+        )
         self._recorder = EpisodeRecorder(config.env, run_dir.replays, config.monitoring.replays, console.log)
         self._snapshots = SnapshotWriter(
             run_dir.snapshots,

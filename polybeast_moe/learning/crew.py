@@ -20,7 +20,7 @@ from torch import nn
 from polybeast_moe.config import RunConfig
 from polybeast_moe.errors import RunFailed
 from polybeast_moe.learning.distributed import Ranks
-from polybeast_moe.learning.learner import Learner, UpdateReport
+from polybeast_moe.learning.learner import Learner, UpdateReport, usage
 from polybeast_moe.learning.phases import Settings
 from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.process import StopRequests
@@ -172,7 +172,7 @@ def until(patience: float, interrupted: Callable[[], bool]) -> Callable[[], bool
 
 
 def together(parts: list[Part]) -> Part:
-    """Joins what ranks saw: means weighted by frames, episodes in the order of ranks.
+    """Joins what ranks saw: means weighted by frames, usage from everybody's mean alpha, episodes in order of ranks.
 
     The norm of the gradient, whether it was applied, and a rollback are everybody's.
 
@@ -190,6 +190,7 @@ def together(parts: list[Part]) -> Part:
     diagnostics["grad_norm"] = seen[0].report.diagnostics["grad_norm"]
     alphas = [[weight * part.frames / total for weight in part.report.mean_alpha] for part in seen]
     mean_alpha = [sum(column) for column in zip(*alphas, strict=True)]
+    diagnostics |= usage(mean_alpha, diagnostics["alpha_entropy"])
     report = seen[0].report._replace(diagnostics=diagnostics, mean_alpha=mean_alpha)
     episodes = [episode for part in parts for episode in part.episodes]
     messages = [f"rank {rank}: {line}" for rank, part in enumerate(parts) for line in part.messages]

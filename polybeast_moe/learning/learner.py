@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from polybeast_moe.config import LearnerConfig, OptimizerConfig
 from polybeast_moe.learning import losses
 from polybeast_moe.learning.distributed import ALONE, Backward, Ranks
-from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective
+from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective, shared_means
 from polybeast_moe.learning.phases import Settings
 from polybeast_moe.learning.reward_scale import RewardScale
 from polybeast_moe.learning.rollback import Rollback
@@ -53,15 +53,26 @@ class _Losses(NamedTuple):
 class Learner:
     """Owns the optimiser of a policy. `version` is the policy's: it grows by one with every update applied."""
 
-    def __init__(self, policy: Policy, config: LearnerConfig, ranks: Ranks = ALONE, *, experts: int = 1) -> None:
-        """With several `ranks` all learners take each step together; `experts` is how many the policy scores."""
+    def __init__(
+        self,
+        policy: Policy,
+        config: LearnerConfig,
+        ranks: Ranks = ALONE,
+        *,
+        experts: int = 1,
+        graph_hidden: int = 0,
+    ) -> None:
+        """With several `ranks` all learners take each step together.
+
+        `experts` is how many the policy scores, `graph_hidden` the size of its graph's states; only ranks ask.
+        """
         self._policy = policy
         self._config = config
         self._optimizer = make_optimizer(policy, config.optimizer)
         self._rollback = Rollback(policy, self._optimizer, config.rollback)
         self._backward = Backward(policy, ranks)
         self._ranks = ranks
-        self._experts = experts
+        self._sizes = experts, graph_hidden
         self._reward_scale = RewardScale() if config.reward.normalise else None
         self._before: Settings | None = None
         self.version = 0
@@ -153,16 +164,13 @@ class Learner:
             target, scores = settings.target_alpha_entropy, seen.output.router_scores[:live]
             diagnostics["target_alpha_entropy"] = target
             diagnostics["matching_temperature"] = matching_temperature(scores, target, cast(Routing, settings.routing))
-        if seen.output.graph_spread is not None:
-            diagnostics["graph_spread"] = seen.output.graph_spread.item()
+        if seen.output.graph_moments is not None:
+            diagnostics["graph_spread"] = losses.spread(seen.output.graph_moments).item()
         if seen.boundary_kl is not None:
             diagnostics["boundary_kl"] = seen.boundary_kl.item()
-        mean_alpha = seen.output.alpha[:live].mean(0)
-        usage_entropy = -torch.xlogy(mean_alpha, mean_alpha).sum().item()
-        diagnostics["smallest_share"] = mean_alpha.min().item()
-        diagnostics["usage_entropy"] = usage_entropy
-        diagnostics["routing_information"] = usage_entropy - diagnostics["alpha_entropy"]
-        return UpdateReport(diagnostics, mean_alpha.tolist(), report.applied)
+        mean_alpha = seen.output.alpha[:live].mean(0).tolist()
+        diagnostics |= usage(mean_alpha, diagnostics["alpha_entropy"])
+        return UpdateReport(diagnostics, mean_alpha, report.applied)
 
     @torch.no_grad()
     def _boundary_kl(self, batch: Batch, settings: Settings, log_policy: Tensor) -> Tensor | None:
@@ -179,8 +187,8 @@ class Learner:
             self._reward_scale.take(self._ranks.mean(torch.zeros((), dtype=torch.float64), 0.0).item())
         if self._config.normalise_advantages:
             self._ranks.mean(torch.zeros(2, dtype=torch.float64), 0.0)
-        if settings.losses.load_balance:
-            self._ranks.mean(torch.zeros(self._experts), 0.0)
+        for shape in shared_means(settings.losses, *self._sizes):
+            self._ranks.mean(torch.zeros(shape), 0.0)
 
     def optimizer_state(self) -> dict[str, Any]:
         """Returns the optimiser's state and the learner's own, loadable without unpickling code."""
@@ -274,6 +282,16 @@ class Learner:
                 group["lr"] = learning_rate
             self._optimizer.step()
         return norm
+
+
+def usage(mean_alpha: Sequence[float], alpha_entropy: float) -> dict[str, float]:
+    """How the experts share the work: figures of the mean alpha, which a mean of figures of parts is not."""
+    usage_entropy = -sum(share * math.log(share) for share in mean_alpha if share > 0)
+    return {
+        "smallest_share": min(mean_alpha),
+        "usage_entropy": usage_entropy,
+        "routing_information": usage_entropy - alpha_entropy,
+    }
 
 
 def make_optimizer(policy: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from polybeast_moe.config import GraphConfig
 from polybeast_moe.models.conditions import PackedConditions
 from polybeast_moe.models.distinct import distinct_rows
-from polybeast_moe.models.gat import DistinctGraphAttention, GraphAttentionStack, NodeCounts, sum_by_pattern
+from polybeast_moe.models.gat import (
+    DistinctGraphAttention,
+    GraphAttentionStack,
+    NodeCounts,
+    OperatorStates,
+    sum_by_pattern,
+)
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.memory import Memory
 from polybeast_moe.models.message_edges import message_edges
@@ -34,8 +40,8 @@ class GraphReadout(NamedTuple):
     """[N, hidden]: the operators' states, read out by multi-head attention."""
     prior: Tensor
     """[N, E]: per expert the log-mean-exp of its operators' scores; 0 for an expert without operators."""
-    spread: Tensor | None = None
-    """0-d: how much operators' states differ, from 0 (attention has made all alike) to 1; None without gradients."""
+    moments: Tensor | None = None
+    """[hidden + 1]: means over rows and operators of the states and of their squared length; None without gradients."""
 
 
 class GraphStream(nn.Module):
@@ -68,11 +74,11 @@ class GraphStream(nn.Module):
         if weights_version is not None and not torch.is_grad_enabled():
             return self._split(self.memory.recall(words, weights_version, self._remembering))
         if not self.deduplicate:
-            both, spread = self._attend(words)
-            return self._split(both)._replace(spread=spread)
+            both, operators = self._attend(words)
+            return self._split(both)._replace(moments=moments(operators))
         first, number = distinct_rows(words)
-        both, spread = self._attend(words[first])
-        return self._split(both.index_select(0, number))._replace(spread=spread)
+        both, operators = self._attend(words[first])
+        return self._split(both.index_select(0, number))._replace(moments=moments(operators, number))
 
     @torch.no_grad()
     def operator_attention(self, conditions: Tensor) -> Tensor:
@@ -87,11 +93,11 @@ class GraphStream(nn.Module):
         """Packed patterns [U, W] -> [U, hidden + E]: intent and prior side by side."""
         return self._attend(words)[0]
 
-    def _attend(self, words: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `patterns`, and the spread of the operators' states."""
+    def _attend(self, words: Tensor) -> tuple[Tensor, OperatorStates]:
+        """As `patterns`, and the operators' states."""
         operators = self.attention(words)
         both = self._read_out(sum_by_pattern(self._terms(operators.states, operators.operator), operators.row))
-        return both, spread(operators.states) if torch.is_grad_enabled() else None
+        return both, operators
 
     def _remembering(self, words: Tensor) -> Tensor:
         """As `patterns`, with what the memory holds."""
@@ -121,10 +127,19 @@ class GraphStream(nn.Module):
         return GraphReadout(*both.tensor_split([self.hidden], dim=1))
 
 
-def spread(states: Tensor) -> Tensor:
-    """The variance of node states [S, hidden] over their mean squared length: 0 where all are alike, at most 1."""
-    variance = states.var(0, correction=0).sum()
-    return variance / states.square().sum(-1).mean().clamp(min=1e-12)
+def moments(operators: OperatorStates, number: Tensor | None = None) -> Tensor | None:
+    """Means of the operators' states and of their squared length [hidden + 1], each state as often as rows show it.
+
+    `number` [N] is the pattern of each row; None: every row has its own. So they do not depend on how states are
+    shared, and those of two batches are their mean. None without gradients: only a loss reads them.
+    """
+    if not torch.is_grad_enabled():
+        return None
+    states, _, row = operators
+    shown = states.new_ones(len(row)) if number is None else torch.bincount(number, minlength=len(row)).to(states)
+    share = states.new_zeros(len(states)).index_add_(0, row.flatten(), shown.repeat_interleave(row.shape[1]))
+    share = share / share.sum().clamp(min=1)
+    return share @ torch.cat([states, states.square().sum(-1, keepdim=True)], dim=1)
 
 
 def _attention(config: GraphConfig, graph: KnowledgeGraph) -> GraphAttentionStack:

@@ -56,8 +56,9 @@ class PolicyOutput(NamedTuple):
     """[T, B, S]: recurrent state after each step (for bootstraps at truncations); None without a recurrent core."""
     graph_prior: Tensor | None = None
     """[N, E]: bounded scores that the graph's prior alone would give; None without one, and without gradients."""
-    graph_spread: Tensor | None = None
-    """0-d: how much the graph's node states differ, from 0 (over-smoothed) to 1; None as the prior."""
+    graph_moments: Tensor | None = None
+    """[hidden + 1]: means over rows and operators of the operators' states after attention and of their squared
+    length; None as the prior."""
 
 
 class Policy(nn.Module, ABC):

@@ -169,7 +169,7 @@ class GraphMoEPolicy(Policy):
             state=state,
             states=states,
             graph_prior=self._bounded_prior(prior),
-            graph_spread=read.spread if read is not None else None,
+            graph_moments=read.moments if read is not None else None,
         )
 
     def _scores(self, observation: Observation, features: Tensor, prior: Tensor | None) -> Tensor:
