@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from polybeast_moe.models.graph_plan import GraphPlan
 from polybeast_moe.ops.mixture import Routing
+
+T = TypeVar("T")
 
 
 class Observation(NamedTuple):
@@ -33,6 +37,8 @@ class Observation(NamedTuple):
     """[N, 55] uint8: the letters by which the stacks are called; 0 behind the end."""
     inv_oclasses: Tensor | None = None
     """[N, 55] uint8: their object classes; `MAXOCLASSES` behind the end."""
+    graph_plan: GraphPlan | None = None
+    """What `Policy.plan` made of the conditions on the host; None: the policy does so itself."""
 
 
 class PolicyOutput(NamedTuple):
@@ -61,6 +67,15 @@ class PolicyOutput(NamedTuple):
     length; None as the prior."""
 
 
+def moved(parts: T, move: Callable[[Tensor], Tensor]) -> T:
+    """Named tuples of tensors, of others like them and of None, with every tensor as `move` gives it back."""
+    if isinstance(parts, Tensor):
+        return cast(T, move(parts))
+    if isinstance(parts, tuple):
+        return cast(T, cast(Any, type(parts))(*(moved(part, move) for part in parts)))
+    return parts
+
+
 class Policy(nn.Module, ABC):
     """What learner and runtime need of a policy; the shapes are those of `Observation` and `PolicyOutput`."""
 
@@ -84,6 +99,10 @@ class Policy(nn.Module, ABC):
 
         `every_expert`: `expert_logits` are wanted of experts without weight too. Asked for by losses that compare them.
         """
+
+    def plan(self, observation: Observation) -> Observation:
+        """Adds what can be worked out on the host, without weights, before observations go to a device."""
+        return observation
 
     @torch.inference_mode()
     def infer(

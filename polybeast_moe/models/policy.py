@@ -151,7 +151,7 @@ class GraphMoEPolicy(Policy):
         both, prior, read = seen, None, None
         if self.graph is not None:
             with torch.autocast(seen.device.type, enabled=False):  # sums over many messages need float32
-                read = self.graph(observation.conditions, weights_version)
+                read = self.graph(observation.conditions, weights_version, observation.graph_plan)
             both = torch.cat([seen, read.intent], dim=1)
             prior = read.prior if self.operator_prior else None
         router_scores = self._scores(observation, both, prior)
@@ -171,6 +171,12 @@ class GraphMoEPolicy(Policy):
             graph_prior=self._bounded_prior(prior),
             graph_moments=read.moments if read is not None else None,
         )
+
+    def plan(self, observation: Observation) -> Observation:
+        """Adds which neighbourhoods the graph's attention has to run for."""
+        if self.graph is None:
+            return observation
+        return observation._replace(graph_plan=self.graph.plan(observation.conditions))
 
     def _scores(self, observation: Observation, features: Tensor, prior: Tensor | None) -> Tensor:
         """Bounded scores [N, E] of all experts, whatever `keep` leaves of them."""
@@ -194,7 +200,8 @@ class GraphMoEPolicy(Policy):
         if self.expert_execution == "dense":
             return None
         # Best case: one expert a row. On a GPU, to look at the support is to wait for it.
-        if auto and (routing == "softmax" or router_scores.is_cuda or not self._pays(rows, rows, experts)):
+        on_device = router_scores.device.type != "cpu"
+        if auto and (routing == "softmax" or on_device or not self._pays(rows, rows, experts)):
             return None
         nothing = router_scores.new_zeros(rows, experts, 1)
         alpha = expert_mixture(router_scores, nothing, temperature, routing=routing, backend=self.mixture_backend).alpha

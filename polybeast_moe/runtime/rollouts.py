@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class Rollout:
 
 def observation_of(rollout: Rollout, read: Callable[[str], Tensor]) -> Observation:
     """Observations whose fields `read` gets by name: those that rollouts like this one store."""
-    fields = {name: read(name) for name in Observation._fields if name in rollout.fields}
+    fields: dict[str, Any] = {name: read(name) for name in Observation._fields if name in rollout.fields}
     fields["previous_action"] = fields["previous_action"].long()
     return Observation(**fields)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -18,6 +19,7 @@ from polybeast_moe.learning.losses import spread
 from polybeast_moe.models import Observation, Policy, PolicyOutput, build_policy, describe
 from polybeast_moe.models.gat import OperatorStates
 from polybeast_moe.models.graph_stream import moments
+from polybeast_moe.models.interface import moved
 from polybeast_moe.models.policy import GraphMoEPolicy
 from polybeast_moe.ops.mixture import Routing
 
@@ -256,6 +258,32 @@ def test_a_policy_tells_the_spread_of_its_graph_where_it_learns(make_config: Mak
     spread(output.graph_moments).backward()
     assert any(p.grad is not None and p.grad.any() for p in policy.graph.attention.parameters())
     assert policy.infer(seen).graph_moments is None
+
+
+@pytest.mark.parametrize("lstm", [0, 8])
+def test_nothing_in_inference_on_a_device_waits_for_it(
+    make_config: MakeConfig, observe: Observe, lstm: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device has shapes and no values: what could be captured as a CUDA graph runs on it."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it knows no such device
+    policy = make_policy(make_config(graph={"deduplicate": False}, policy={"lstm": lstm})).to("meta")
+    seen = moved(observe(8), lambda tensor: tensor.to("meta"))
+    temperature = torch.ones((), device="meta")
+    for routing in ("softmax", "sparsemax"):
+        output = policy.infer(seen, policy.initial_state(8), routing=routing, temperature=temperature)
+        assert output.logits.shape == (8, ACTIONS)
+        assert output.logits.device.type == "meta"
+
+
+def test_a_plan_is_made_where_the_graph_wants_one(make_config: MakeConfig, observe: Observe) -> None:
+    seen = observe(8)
+    policy = make_policy(make_config())
+    planned = policy.plan(seen)
+    assert planned.graph_plan is not None
+    for ours, other in zip(tensors(policy(planned)), tensors(policy(seen)), strict=True):
+        torch.testing.assert_close(ours, other)
+    for graph in ({"enabled": False}, {"deduplicate": False}):
+        assert make_policy(make_config(graph=graph)).plan(seen).graph_plan is None
 
 
 def test_experts_run_sparsely_where_that_is_less_work(make_config: MakeConfig) -> None:
