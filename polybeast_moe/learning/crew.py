@@ -22,9 +22,10 @@ from polybeast_moe.errors import RunFailed
 from polybeast_moe.learning.distributed import Ranks
 from polybeast_moe.learning.learner import Learner, UpdateReport, usage
 from polybeast_moe.learning.phases import Settings
-from polybeast_moe.runtime.base import Runtime
+from polybeast_moe.runtime.loading import Feed
 from polybeast_moe.runtime.process import StopRequests
 from polybeast_moe.runtime.rollouts import Batch, Rollout
+from polybeast_moe.snapshots.contents import on_host
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,14 @@ class Crew:
         """Brings everybody to where the lead stands; `saved` is the state of the snapshot that the run goes on from."""
         if self.ranks.size > 1:
             kept = saved.get("ranks", [])
-            standing = Standing(policy.state_dict(), learner.optimizer_state(), learner.version, starts, kept)
-            self.ranks.from_lead(standing)
+            weights, optimizer = on_host(policy.state_dict()), on_host(learner.optimizer_state())
+            self.ranks.from_lead(Standing(weights, optimizer, learner.version, starts, kept))
 
-    def collect(self, runtime: Runtime, interrupted: Callable[[], bool]) -> list[Rollout] | None:
-        """Collects as the runtime does, but gives [] where no whole batch comes within the patience."""
+    def collect(self, feed: Feed, interrupted: Callable[[], bool]) -> list[Rollout] | None:
+        """Collects as the feed does, but gives [] where no whole batch comes within the patience."""
         if self.ranks.size == 1:
-            return runtime.collect(interrupted)
-        rollouts = runtime.collect(until(self._patience, interrupted))
+            return feed.collect(interrupted)
+        rollouts = feed.collect(until(self._patience, interrupted))
         return [] if rollouts is None and not interrupted() else rollouts
 
     def update(

@@ -156,7 +156,9 @@ def moments(operators: OperatorStates, number: Tensor | None = None) -> Tensor |
     if not torch.is_grad_enabled():
         return None
     states, _, row = operators
-    shown = states.new_ones(len(row)) if number is None else torch.bincount(number, minlength=len(row)).to(states)
+    shown = states.new_ones(len(row))
+    if number is not None:  # bincount would wait for a device
+        shown = torch.zeros_like(shown).index_add_(0, number, states.new_ones(len(number)))
     share = states.new_zeros(len(states)).index_add_(0, row.flatten(), shown.repeat_interleave(row.shape[1]))
     share = share / share.sum().clamp(min=1)
     return share @ torch.cat([states, states.square().sum(-1, keepdim=True)], dim=1)

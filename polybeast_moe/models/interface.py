@@ -100,9 +100,12 @@ class Policy(nn.Module, ABC):
         `every_expert`: `expert_logits` are wanted of experts without weight too. Asked for by losses that compare them.
         """
 
-    def plan(self, observation: Observation) -> Observation:
-        """Adds what can be worked out on the host, without weights, before observations go to a device."""
-        return observation
+    def plan(self, conditions: Tensor) -> GraphPlan | None:  # noqa: ARG002
+        """What can be worked out of packed conditions [N, W] on the host, before observations go to a device.
+
+        It comes back as `Observation.graph_plan`; None: nothing.
+        """
+        return None
 
     @torch.inference_mode()
     def infer(

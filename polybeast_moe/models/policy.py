@@ -12,6 +12,7 @@ from polybeast_moe.config import PolicyConfig, RunConfig
 from polybeast_moe.models.experts import Experts
 from polybeast_moe.models.full_map import FullMapEncoder
 from polybeast_moe.models.glyphs import GlyphCropEncoder
+from polybeast_moe.models.graph_plan import GraphPlan
 from polybeast_moe.models.graph_stream import GraphStream
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
@@ -172,11 +173,9 @@ class GraphMoEPolicy(Policy):
             graph_moments=read.moments if read is not None else None,
         )
 
-    def plan(self, observation: Observation) -> Observation:
-        """Adds which neighbourhoods the graph's attention has to run for."""
-        if self.graph is None:
-            return observation
-        return observation._replace(graph_plan=self.graph.plan(observation.conditions))
+    def plan(self, conditions: Tensor) -> GraphPlan | None:
+        """Which neighbourhoods the graph's attention has to run for."""
+        return self.graph.plan(conditions) if self.graph is not None else None
 
     def _scores(self, observation: Observation, features: Tensor, prior: Tensor | None) -> Tensor:
         """Bounded scores [N, E] of all experts, whatever `keep` leaves of them."""
