@@ -294,11 +294,11 @@ PARTS: dict[str, Part] = {
     "update, float32": Part(CPU, 40, update()),
     "update, bfloat16": Part(GPU, 40, update("learner.precision=bfloat16")),
     "update, compiled": Part(GPU, 90, update("learner.compile=true")),
-    "run, CPU alone": Part(CPU, 60, whole_run("runtime.device=cpu")),
-    "run, GPU": Part(GPU, 60, whole_run("runtime.device=cuda")),
-    "run, GPU, CUDA graphs": Part(GPU, 60, whole_run("runtime.device=cuda", "runtime.policy_graphs=cuda_graphs")),
+    "run, CPU alone": Part(CPU, 80, whole_run("runtime.device=cpu")),
+    "run, GPU": Part(GPU, 80, whole_run("runtime.device=cuda")),
+    "run, GPU, CUDA graphs": Part(GPU, 80, whole_run("runtime.device=cuda", "runtime.policy_graphs=cuda_graphs")),
     "run, GPU, CUDA graphs, bfloat16": Part(
-        GPU, 60, whole_run("runtime.device=cuda", "runtime.policy_graphs=cuda_graphs", "learner.precision=bfloat16")
+        GPU, 80, whole_run("runtime.device=cuda", "runtime.policy_graphs=cuda_graphs", "learner.precision=bfloat16")
     ),
 }
 

@@ -94,16 +94,16 @@ def batch_on(device: torch.device, rollouts: list[Rollout], policy: Policy) -> B
     finals = [rollout.finals for rollout in rollouts]
     batch = make_batch([rollout.to(device) for rollout in rollouts], finals)
 
-    def planned(observation: Observation, conditions: list[Tensor], dim: int) -> Observation:
-        words = torch.cat(conditions, dim=dim).view(len(observation.conditions), -1)
+    def planned(observation: Observation, words: Tensor) -> Observation:
         plan = policy.plan(words) if len(words) else None
         return observation._replace(graph_plan=moved(plan, lambda tensor: tensor.to(device)))
 
-    final = [rollout["final_conditions"][:count] for rollout, count in zip(rollouts, finals, strict=True)]
+    conditions = torch.cat([rollout["conditions"] for rollout in rollouts], dim=1).flatten(0, 1)
+    final = torch.cat([rollout["final_conditions"][:count] for rollout, count in zip(rollouts, finals, strict=True)])
     return replace(
         batch,
-        observation=planned(batch.observation, [rollout["conditions"] for rollout in rollouts], dim=1),
-        final_observation=planned(batch.final_observation, final, dim=0),
+        observation=planned(batch.observation, conditions),
+        final_observation=planned(batch.final_observation, final),
     )
 
 

@@ -148,6 +148,16 @@ def test_a_batch_put_together_on_a_device_is_the_same_with_its_plans(rollouts) -
     assert len(counted) > len(fields(batch)) + 8  # those within observations and plans too
 
 
+def test_a_batch_without_final_observations_has_no_plan_of_them(rollouts) -> None:
+    collected, policy = rollouts
+    for rollout in collected:
+        rollout["final_count"].zero_()
+    batch = batch_on(torch.device("cpu"), collected, policy)
+    assert_equal(batch, make_batch(collected))
+    assert batch.observation.graph_plan is not None
+    assert batch.final_observation.graph_plan is None
+
+
 def assert_equal(batch: Batch, expected: Batch) -> None:
     for field in fields(Batch):
         ours, theirs = getattr(batch, field.name), getattr(expected, field.name)
