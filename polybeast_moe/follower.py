@@ -18,10 +18,11 @@ from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import Settings
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.resources import usable_cores
-from polybeast_moe.runtime.defaults import with_defaults
+from polybeast_moe.runtime.device import on_this_machine, use
+from polybeast_moe.runtime.loading import make_feed
 from polybeast_moe.runtime.make import make_runtime
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process, torch_cache_in
-from polybeast_moe.runtime.rollouts import Batch, EpisodeRow, make_batch
+from polybeast_moe.runtime.rollouts import Batch, EpisodeRow
 from polybeast_moe.snapshots.randomness import random_states, restore_random_states, seed_all
 
 
@@ -31,7 +32,7 @@ def follow(ranks: Ranks) -> int:
     name_process(f"pbm-learner-{ranks.rank}")
     begin: Begin | None = ranks.from_lead(None)
     assert begin is not None
-    runtime = with_defaults(begin.config.runtime, ranks.cores(usable_cores()))
+    runtime = on_this_machine(begin.config.runtime, ranks.cores(usable_cores()), ranks.local_rank)
     torch.set_num_threads(runtime.threads or 1)
     config = begin.config.model_copy(update={"runtime": runtime, "seed": ranks.seed(begin.config.seed)})
     package = check_nle()
@@ -53,8 +54,16 @@ class Follower:
         self._patience = config.distributed.patience
         self._messages: list[str] = []
         self._idle = False
-        self._policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
-        self._learner = Learner(self._policy, config.learner, ranks, experts=len(config.policy.expert_names))
+        device = torch.device(config.runtime.device)
+        use(device)
+        self._policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS)).to(device)
+        self._learner = Learner(
+            self._policy,
+            config.learner,
+            ranks,
+            experts=len(config.policy.expert_names),
+            graph_hidden=config.graph.hidden,
+        )
         seed_all(config.seed)
         standing: Standing = ranks.from_lead(_NOTHING)
         self._policy.load_state_dict(standing.weights)
@@ -69,6 +78,7 @@ class Follower:
             log=self._messages.append,
             rank=ranks.rank,
         )
+        self._feed = make_feed(config, self._policy, self._runtime, self._messages.append)
         own = standing.of(ranks.rank)
         if own is not None:  # else there were fewer ranks: this one begins with its seed
             told = self._runtime.restore(own["runtime"])
@@ -102,13 +112,14 @@ class Follower:
 
     def close(self) -> None:
         """Ends the games."""
+        self._feed.close()
         self._runtime.close()
 
     def _collect(self, stop: StopRequests) -> tuple[Batch | None, list[EpisodeRow]]:
-        rollouts = self._runtime.collect(until(self._patience, stop))
+        rollouts = self._feed.collect(until(self._patience, stop))
         if not rollouts:
             return None, []
-        batch = make_batch(rollouts)
+        batch = self._feed.batch()
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
         self._runtime.give_back(rollouts)
         return batch, episodes

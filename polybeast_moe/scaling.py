@@ -9,10 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from polybeast_moe.config import RuntimeConfig
-from polybeast_moe.runtime.defaults import with_defaults
-
-RESERVED_CORES = 1.5
-"""Of a GPU's cores, for the Python of its learner and its policy worker: launching kernels, copying, snapshots."""
+from polybeast_moe.runtime.defaults import RESERVED_CORES, with_defaults
 
 
 @dataclass(frozen=True)
@@ -88,9 +85,8 @@ def plan_cpu(cores: float, costs: Costs, ranks: int = 1) -> Plan:
 def plan_gpu(gpus: int, cores: float, costs: Costs, gpu: GpuCosts | None = None) -> Plan:
     """Plans for a machine with a rank a GPU; without GPU costs only what its cores allow is known."""
     each = cores / gpus
-    actors = max(1, int(each - RESERVED_CORES))
-    runtime = RuntimeConfig(actors=actors, threads=1, policy_threads=1)
-    limits = {"engine": 1e6 * min(float(actors), each) / costs.engine}
+    runtime = with_defaults(RuntimeConfig(device="cuda", actors=max(1, int(each - RESERVED_CORES))), max(1, int(each)))
+    limits = {"engine": 1e6 * min(float(runtime.actors or 1), each) / costs.engine}
     if gpu is not None:
         limits["GPU"] = 1e6 / (gpu.inference + gpu.update + (costs.exchange if gpus > 1 else 0.0))
     return Plan(gpus, each, runtime, limits)

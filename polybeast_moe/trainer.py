@@ -42,11 +42,12 @@ from polybeast_moe.ops.backends import select_mixture
 from polybeast_moe.records import Records
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.base import Runtime
-from polybeast_moe.runtime.defaults import with_defaults
+from polybeast_moe.runtime.device import on_this_machine, use
 from polybeast_moe.runtime.episode_recorder import EpisodeRecorder
+from polybeast_moe.runtime.loading import make_feed
 from polybeast_moe.runtime.make import make_runtime
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process, torch_cache_in
-from polybeast_moe.runtime.rollouts import Rollout, make_batch
+from polybeast_moe.runtime.rollouts import Rollout
 from polybeast_moe.snapshots import Origin, Snapshot, SnapshotWriter, load
 from polybeast_moe.snapshots.randomness import random_states, seed_all
 
@@ -67,7 +68,8 @@ def train(
     """
     keep_freed_memory()
     name_process("pbm-learner-0")
-    torch.set_num_threads(with_defaults(config.runtime, ranks.cores(usable_cores())).threads or 1)
+    runtime = on_this_machine(config.runtime, ranks.cores(usable_cores()), ranks.local_rank)
+    torch.set_num_threads(runtime.threads or 1)
     package = check_nle()
     crew = Crew(ranks, config.distributed.patience)
     crew.begin(Begin(config, str(run_dir.log)))
@@ -117,7 +119,9 @@ class Trainer:
         """
         self._crew = crew or Crew(ALONE, config.distributed.patience)
         ranks = self._crew.ranks
-        runtime = with_defaults(config.runtime, ranks.cores(usable_cores()))
+        runtime = on_this_machine(config.runtime, ranks.cores(usable_cores()), ranks.local_rank)
+        device = torch.device(runtime.device)
+        use(device)
         self._config = config.model_copy(update={"runtime": runtime})
         self._given = config
         self._run_dir = run_dir
@@ -131,9 +135,15 @@ class Trainer:
         seed_all(config.seed)
         graph = configured_graph(config)
         self._graph_hash = graph.hash if graph is not None else None
-        self._policy = build_policy(config, graph, num_actions=len(ACTIONS))
-        select_mixture(config.policy.mixture_backend, torch.device("cpu"), len(config.policy.experts))  # or refuses
-        self._learner = Learner(self._policy, config.learner, ranks, experts=len(config.policy.expert_names))
+        self._policy = build_policy(config, graph, num_actions=len(ACTIONS)).to(device)
+        select_mixture(config.policy.mixture_backend, device, len(config.policy.experts))  # or refuses
+        self._learner = Learner(
+            self._policy,
+            config.learner,
+            ranks,
+            experts=len(config.policy.expert_names),
+            graph_hidden=config.graph.hidden,
+        )
         self._recorder = EpisodeRecorder(config.env, run_dir.replays, config.monitoring.replays, console.log)
         self._snapshots = SnapshotWriter(
             run_dir.snapshots,
@@ -149,6 +159,7 @@ class Trainer:
             self._begin_with(origin)
         self._crew.share(self._policy, self._learner, self._starts, snapshot.state if snapshot is not None else {})
         self._runtime = self._make_runtime(package, games)
+        self._feed = make_feed(self._config, self._policy, self._runtime, console.log)
         if snapshot is not None:
             self._records.stand_still(resuming.restore_games(self._runtime, snapshot, console.log))
         self._desk = Desk(ControlServer(run_dir.path, games, console.log), self, config)
@@ -167,7 +178,7 @@ class Trainer:
             self._look_after_others()
             if self._desk.paused:
                 self._stand_still()
-            elif (rollouts := self._crew.collect(self._runtime, self._interrupted)) is not None:
+            elif (rollouts := self._crew.collect(self._feed, self._interrupted)) is not None:
                 self._update(rollouts)
         if stop():
             self._console.log("stopping: a snapshot is taken; a second signal would end the run without it")
@@ -222,6 +233,7 @@ class Trainer:
     def close(self) -> None:
         """Ends the games, writes what is still to be written and closes every file."""
         self._desk.close()
+        self._feed.close()
         self._runtime.close()
         self._held_out.close()
         self._snapshots.close()
@@ -283,7 +295,7 @@ class Trainer:
     def _learn(self, rollouts: list[Rollout], settings: Settings) -> dict[str, float] | None:
         """One update: consumes the rollouts of all ranks, counts their frames and episodes; None: nobody had any."""
         began = time.perf_counter()
-        batch = make_batch(rollouts) if rollouts else None
+        batch = self._feed.batch() if rollouts else None
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
         self._recorder.add(rollouts)
         self._runtime.give_back(rollouts)

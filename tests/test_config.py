@@ -359,3 +359,19 @@ def test_a_target_is_refused_where_only_the_best_scores_count(write):
     assert "phases.transition.temperature.target_alpha_entropy: is found from all scores" in complaint(
         file, target, "policy.router.keep=2"
     )
+
+
+@pytest.mark.parametrize(("override", "needed"), [
+    ("runtime.mode=inline", "runtime.mode: asynchronous"),
+    ("policy.expert_execution=sparse", "policy.expert_execution: auto or dense"),
+    ("graph.implementation=pyg", "graph.implementation: batched"),
+])  # fmt: skip
+def test_graphs_of_inference_need_fixed_shapes(write, override, needed):
+    overrides = ("runtime.policy_graphs=cuda_graphs", "runtime.mode=asynchronous", "graph.enabled=true", override)
+    said = complaint(write(MINIMAL), *overrides)
+    assert f"runtime.policy_graphs: cuda_graphs needs {needed}" in said
+
+
+def test_a_device_is_named_as_torch_does(write):
+    assert load_config(write(MINIMAL), ["runtime.device=cuda:3"]).runtime.device == "cuda:3"
+    assert "runtime.device" in complaint(write(MINIMAL), "runtime.device=gpu")

@@ -21,6 +21,7 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.replay import Replay
 from polybeast_moe.learning import operator
 from polybeast_moe.run_directory import RunDirectory
+from polybeast_moe.runtime import loading
 from polybeast_moe.runtime.inline import InlineRuntime
 from polybeast_moe.runtime.policy_server import PolicyServer
 from polybeast_moe.snapshots import load, newest_good
@@ -64,14 +65,14 @@ def resume(path: Path, *overrides: str) -> int:
 
 def stop_after(monkeypatch, updates: int, number: signal.Signals = signal.SIGTERM) -> None:
     """A real signal arrives in the middle of that update."""
-    genuine, calls = trainer.make_batch, iter(range(1, 1_000_000))
+    genuine, calls = loading.make_batch, iter(range(1, 1_000_000))
 
     def counted(rollouts):
         if next(calls) == updates:
             os.kill(os.getpid(), number)
         return genuine(rollouts)
 
-    monkeypatch.setattr(trainer, "make_batch", counted)
+    monkeypatch.setattr(loading, "make_batch", counted)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -336,7 +337,7 @@ def test_snapshots_come_in_time_and_at_phase_ends_and_old_ones_go(make_config, t
 
 @pytest.mark.usefixtures("no_report")
 def test_updates_that_are_not_finite_are_said_and_the_run_goes_on(make_config, tmp_path, monkeypatch, capsys) -> None:
-    genuine, calls = trainer.make_batch, iter(range(100))
+    genuine, calls = loading.make_batch, iter(range(100))
 
     def poisoned(rollouts):
         batch = genuine(rollouts)
@@ -344,7 +345,7 @@ def test_updates_that_are_not_finite_are_said_and_the_run_goes_on(make_config, t
             batch.reward.fill_(float("nan"))
         return batch
 
-    monkeypatch.setattr(trainer, "make_batch", poisoned)
+    monkeypatch.setattr(loading, "make_batch", poisoned)
     assert train(make_config(), tmp_path / "run") == 0
     assert "update 3 skipped: its loss or gradient was not finite (1 since the start)" in capsys.readouterr().out
     first = rows(tmp_path / "run" / "metrics.csv")[0]  # the frames of the skipped update were played all the same
@@ -463,7 +464,7 @@ def test_a_signal_in_the_middle_leaves_a_snapshot_and_nothing_else(
 ) -> None:
     run = tmp_path / "run"
     overrides = ["phases.transition.until.frames=1_000_000", "monitoring.every_seconds=0.05", f"runtime.mode={mode}"]
-    overrides += ["graph.enabled=true", "runtime.actors=1", "runtime.policy_threads=1"]
+    overrides += ["graph.enabled=true", "runtime.actors=1", "runtime.policy_threads=1", "runtime.prefetch=true"]
     process = start("train", str(tiny_file), "--run-dir", str(run), *overrides)
     try:
         wait_for(run / "metrics.csv", process)

@@ -20,6 +20,7 @@ class OptimizerConfig(Section):
     alpha: float = Field(0.99, gt=0, lt=1, description="RMSProp's smoothing")
     eps: PositiveFloat = 1e-6
     weight_decay: float = Field(0.0, ge=0)
+    fused: bool = Field(True, description="Adam's step as one kernel for all weights")
 
 
 class RewardConfig(Section):
@@ -46,6 +47,7 @@ class LearnerConfig(Section):
     max_grad_norm: PositiveFloat = 40.0
     passes: PositiveInt = Field(1, description="gradient steps on each batch")
     precision: Literal["float32", "bfloat16"] = Field("float32", description="of the policy's forward and backward")
+    compile: bool = Field(False, description="the policy's forward and backward by torch.compile")
     optimizer: OptimizerConfig = OptimizerConfig()
     reward: RewardConfig = RewardConfig()
     extra_loss: str | None = Field(None, description="import path of (output, batch) -> 0-d; phases weigh losses.extra")

@@ -19,6 +19,9 @@ class GraphConfig(Section):
     hidden: PositiveInt = 64
     heads: PositiveInt = 4
     implementation: Literal["batched", "pyg"] = "batched"
+    deduplicate: bool = Field(
+        True, description="attention once for each distinct neighbourhood; false: for every row, in fixed shapes"
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> GraphConfig:

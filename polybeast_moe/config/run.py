@@ -192,6 +192,21 @@ class RunConfig(Section):
             raise misfit(("learner", "slots_per_batch"), what)
         return self
 
+    @model_validator(mode="after")
+    def _graphs_have_fixed_shapes(self) -> RunConfig:
+        if self.runtime.policy_graphs == "none":
+            return self
+        obstacles = {
+            "runtime.mode: asynchronous": self.runtime.mode == "inline",
+            "policy.expert_execution: auto or dense": self.policy.expert_execution == "sparse",
+            "policy.router.kind: learned or frozen": self.policy.router.kind == "scenes",
+            "graph.implementation: batched": self.graph.enabled and self.graph.implementation == "pyg",
+        }
+        for needed, lacks in obstacles.items():
+            if lacks:
+                raise misfit(("runtime", "policy_graphs"), f"{self.runtime.policy_graphs} needs {needed}")
+        return self
+
     def stores_reward_terms(self) -> bool:
         """Whether rollouts hold the engine's reward terms: a phase weighs one, or a guard may add to one's weight."""
         guarded = {guard.setting for guard in self.guards.values() if guard.add is not None} - {"reward.task"}

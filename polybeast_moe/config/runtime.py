@@ -25,3 +25,13 @@ class RuntimeConfig(Section):
     policy_threads: PositiveInt | None = Field(None, description="torch threads of the policy worker")
     deaths_allowed: PositiveInt = Field(50, description="short lives in a row of one process before the run fails")
     groups_per_batch: PositiveInt | None = Field(None, description="most groups in one inference; None: all that wait")
+    device: str = Field(
+        "auto",
+        pattern=r"^(auto|cpu|cuda|cuda:\d+)$",
+        description="where learner and policy worker compute: cpu, cuda, cuda:N; auto: a GPU if there is one",
+    )
+    pin_memory: bool = Field(True, description="lock rollouts in memory, so that a GPU copies them by itself")
+    prefetch: bool | None = Field(None, description="make a batch while the learner computes; None: on a GPU")
+    policy_graphs: Literal["none", "cuda_graphs", "compile"] = Field(
+        "none", description="inference in a few sizes, each recorded once and replayed, or compiled"
+    )

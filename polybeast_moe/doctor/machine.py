@@ -154,7 +154,9 @@ def _gpus() -> Iterator[Finding]:
 
 
 def _defaults() -> Iterator[Finding]:
+    from polybeast_moe.runtime.device import on_this_machine
+
     cores = usable_cores()
-    said = describe(RuntimeConfig(), LearnerConfig().slots_per_batch, cores)
+    said = describe(on_this_machine(RuntimeConfig(), cores), LearnerConfig().slots_per_batch, cores)
     dealt = f"{cores} cores dealt out by what engine, policy worker and learner cost a frame"
     yield Finding("defaults", f"{said} ({dealt}; each can be set under runtime)")

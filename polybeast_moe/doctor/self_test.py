@@ -111,27 +111,30 @@ def processes() -> str:
     from polybeast_moe.learning.phases import ControllerState, Counters, advance
     from polybeast_moe.models import build_policy
     from polybeast_moe.monitoring.resources import usable_cores
-    from polybeast_moe.runtime.defaults import with_defaults
+    from polybeast_moe.runtime.device import on_this_machine, use
+    from polybeast_moe.runtime.loading import make_feed
     from polybeast_moe.runtime.make import make_runtime
-    from polybeast_moe.runtime.rollouts import make_batch
 
     config = load_config("debug", _DEBUG_RUN)
-    config = config.model_copy(update={"runtime": with_defaults(config.runtime, usable_cores())})
+    config = config.model_copy(update={"runtime": on_this_machine(config.runtime, usable_cores())})
+    device = torch.device(config.runtime.device)
+    use(device)
     torch.manual_seed(0)
-    policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
+    policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS)).to(device)
     learner = Learner(policy, config.learner)
     _, settings, _ = advance(config.phases, ControllerState(), Counters(), {})
     folder = Path(tempfile.mkdtemp(prefix="pbm-self-test-"))
     said: list[str] = []
     runtime = make_runtime(config, policy, check_nle(), folder, starts=0, log_path=folder / "log", log=said.append)
+    feed = make_feed(config, policy, runtime, said.append)
     try:
         runtime.set_control(phase=0, routing=settings.routing, temperature=settings.temperature, policy_version=0)
         runtime.start()
         updates = frames = 0
         while updates < 4:
-            rollouts = runtime.collect()
+            rollouts = feed.collect()
             assert rollouts is not None
-            batch = make_batch(rollouts)
+            batch = feed.batch()
             runtime.give_back(rollouts)
             if not learner.update(batch, settings).applied:
                 raise RuntimeError("an update had no finite gradient")
@@ -140,6 +143,8 @@ def processes() -> str:
         words = "; ".join(said[-3:])
         raise RuntimeError(f"{error}{'; ' + words if words else ''}") from error
     finally:
+        feed.close()
         runtime.close()
         shutil.rmtree(folder, ignore_errors=True)
-    return f"{updates} updates from {frames:,} frames by an actor and a policy worker, {runtime.restarts} restarts"
+    by = f"an actor and a policy worker, on {device}"
+    return f"{updates} updates from {frames:,} frames by {by}, {runtime.restarts} restarts"

@@ -61,13 +61,14 @@ def observe(
     )
     inventory = ("inv_glyphs", "inv_letters", "inv_oclasses")
     stored = (("glyphs",) if env.store_glyphs else ()) + (inventory if env.store_inventory else ())
+    rest: dict[str, Any] = {key: torch.from_numpy(np.ascontiguousarray(raw[key])) for key in stored}
     return Observation(
         glyph_crop=torch.from_numpy(crop(raw["glyphs"], raw["blstats"], env.crop_size)),
         blstats=torch.from_numpy(np.ascontiguousarray(raw["blstats"])),
         conditions=torch.from_numpy(conditions.view(np.int64)),
         previous_action=torch.from_numpy(previous_action),
         message=torch.from_numpy(np.ascontiguousarray(raw["message"])),
-        **{key: torch.from_numpy(np.ascontiguousarray(raw[key])) for key in stored},
+        **rest,
     )
 
 

@@ -26,6 +26,7 @@ from polybeast_moe.evaluation.draws import draw, uniform
 from polybeast_moe.evaluation.games import GameTable, Record, Turn
 from polybeast_moe.evaluation.observe import observe
 from polybeast_moe.models import Observation, PolicyOutput
+from polybeast_moe.models.interface import moved
 from polybeast_moe.ops.mixture import Routing
 
 GAMES = 64
@@ -191,13 +192,13 @@ class _Chooser:
             return Moment(turn, observation, None, self._action(turn, logits)), None
         state = self._player.initial_state(len(stairs)) if state is None else state
         game = torch.from_numpy(turn.row).to(self._device)
-        on_device = Observation(**_moved(observation, self._device))
+        on_device = moved(observation, lambda tensor: tensor.to(self._device))
         first = torch.from_numpy(turn.step == 0).to(self._device)
         states = state[game]
 
         def infer(player: Player) -> PolicyOutput:
             output = player.infer(on_device, states, first=first, **self._settings)
-            return PolicyOutput(**_moved(output, torch.device("cpu")))
+            return moved(output, Tensor.cpu)
 
         output = infer(self._player)
         if output.state is not None and output.state.shape[1]:
@@ -210,10 +211,6 @@ class _Chooser:
         if self._greedy and self._player is not None:
             return np.asarray(logits.argmax(axis=1), dtype=np.int64)
         return draw(logits, uniform(self._seed, turn.episode, turn.step))
-
-
-def _moved(tensors: Observation | PolicyOutput, device: torch.device) -> dict[str, Any]:
-    return {name: None if tensor is None else tensor.to(device) for name, tensor in tensors._asdict().items()}
 
 
 class _Tally:

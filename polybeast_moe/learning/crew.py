@@ -20,11 +20,12 @@ from torch import nn
 from polybeast_moe.config import RunConfig
 from polybeast_moe.errors import RunFailed
 from polybeast_moe.learning.distributed import Ranks
-from polybeast_moe.learning.learner import Learner, UpdateReport
+from polybeast_moe.learning.learner import Learner, UpdateReport, usage
 from polybeast_moe.learning.phases import Settings
-from polybeast_moe.runtime.base import Runtime
+from polybeast_moe.runtime.loading import Feed
 from polybeast_moe.runtime.process import StopRequests
 from polybeast_moe.runtime.rollouts import Batch, EpisodeRow, Rollout
+from polybeast_moe.snapshots.contents import on_host
 
 
 @dataclass(frozen=True)
@@ -101,14 +102,14 @@ class Crew:
         """Brings everybody to where the lead stands; `saved` is the state of the snapshot that the run goes on from."""
         if self.ranks.size > 1:
             kept = saved.get("ranks", [])
-            standing = Standing(policy.state_dict(), learner.optimizer_state(), learner.version, starts, kept)
-            self.ranks.from_lead(standing)
+            weights, optimizer = on_host(policy.state_dict()), on_host(learner.optimizer_state())
+            self.ranks.from_lead(Standing(weights, optimizer, learner.version, starts, kept))
 
-    def collect(self, runtime: Runtime, interrupted: Callable[[], bool]) -> list[Rollout] | None:
-        """Collects as the runtime does, but gives [] where no whole batch comes within the patience."""
+    def collect(self, feed: Feed, interrupted: Callable[[], bool]) -> list[Rollout] | None:
+        """Collects as the feed does, but gives [] where no whole batch comes within the patience."""
         if self.ranks.size == 1:
-            return runtime.collect(interrupted)
-        rollouts = runtime.collect(until(self._patience, interrupted))
+            return feed.collect(interrupted)
+        rollouts = feed.collect(until(self._patience, interrupted))
         return [] if rollouts is None and not interrupted() else rollouts
 
     def update(
@@ -172,7 +173,7 @@ def until(patience: float, interrupted: Callable[[], bool]) -> Callable[[], bool
 
 
 def together(parts: list[Part]) -> Part:
-    """Joins what ranks saw: means weighted by frames, episodes in the order of ranks.
+    """Joins what ranks saw: means weighted by frames, usage from everybody's mean alpha, episodes in order of ranks.
 
     The norm of the gradient, whether it was applied, and a rollback are everybody's.
 
@@ -190,6 +191,7 @@ def together(parts: list[Part]) -> Part:
     diagnostics["grad_norm"] = seen[0].report.diagnostics["grad_norm"]
     alphas = [[weight * part.frames / total for weight in part.report.mean_alpha] for part in seen]
     mean_alpha = [sum(column) for column in zip(*alphas, strict=True)]
+    diagnostics |= usage(mean_alpha, diagnostics["alpha_entropy"])
     report = seen[0].report._replace(diagnostics=diagnostics, mean_alpha=mean_alpha)
     episodes = [episode for part in parts for episode in part.episodes]
     messages = [f"rank {rank}: {line}" for rank, part in enumerate(parts) for line in part.messages]

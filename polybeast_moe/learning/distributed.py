@@ -217,7 +217,8 @@ class Backward:
         self._ranks = ranks
         self._module = _Losses(parameters)
         if ranks.size > 1:
-            devices = [torch.cuda.current_device()] if next(parameters.parameters()).is_cuda else None
+            device = next(parameters.parameters()).device
+            devices = [device] if device.type == "cuda" else None
             self._ddp = DistributedDataParallel(self._module, device_ids=devices, forward_sync_buffers=False)
 
     def __call__(self, loss: Callable[[], Tensor | None], share: float = 1.0) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple, cast
 
@@ -15,7 +15,7 @@ from polybeast_moe.errors import UserError
 from polybeast_moe.import_paths import function_at
 from polybeast_moe.learning import losses
 from polybeast_moe.learning.distributed import ALONE, Backward, Ranks
-from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective
+from polybeast_moe.learning.objective import ActorCritic, compares_experts, objective, shared_means
 from polybeast_moe.learning.phases import Settings
 from polybeast_moe.learning.reward_scale import RewardScale
 from polybeast_moe.learning.rollback import Rollback
@@ -23,6 +23,7 @@ from polybeast_moe.learning.temperature import matching_temperature
 from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
 from polybeast_moe.ops.mixture import Routing
+from polybeast_moe.runtime.device import device_of
 from polybeast_moe.runtime.rollouts import Batch
 
 _ROUNDING = 1.001  # a ratio above its bound by less than this is the same policy run on another batch size
@@ -55,18 +56,29 @@ class _Losses(NamedTuple):
 class Learner:
     """Owns the optimiser of a policy. `version` is the policy's: it grows by one with every update applied."""
 
-    def __init__(self, policy: Policy, config: LearnerConfig, ranks: Ranks = ALONE, *, experts: int = 1) -> None:
-        """With several `ranks` all learners take each step together; `experts` is how many the policy scores.
+    def __init__(
+        self,
+        policy: Policy,
+        config: LearnerConfig,
+        ranks: Ranks = ALONE,
+        *,
+        experts: int = 1,
+        graph_hidden: int = 0,
+    ) -> None:
+        """With several `ranks` all learners take each step together.
+
+        `experts` is how many the policy scores, `graph_hidden` the size of its graph's states; only ranks ask.
 
         Raises UserError where a function of the user's own cannot be imported.
         """
         self._policy = policy
+        self._forward = torch.compile(policy) if config.compile else policy
         self._config = config
         self._optimizer = make_optimizer(policy, config.optimizer)
         self._rollback = Rollback(policy, self._optimizer, config.rollback)
         self._backward = Backward(policy, ranks)
         self._ranks = ranks
-        self._experts = experts
+        self._sizes = experts, graph_hidden
         self._reward_scale = RewardScale() if config.reward.normalise else None
         extra_loss, reward = config.extra_loss, config.reward.function
         self._extra_loss = function_at(extra_loss, "learner.extra_loss") if extra_loss else None
@@ -146,32 +158,29 @@ class Learner:
         behaviour, learnt = seen.behaviour, seen.actor_critic
         live = batch.steps * batch.games  # the bootstrap row's policy is not trained on
         ratios = (learnt.log_probs - behaviour.gather(-1, batch.action.unsqueeze(-1)).squeeze(-1)).exp()
-        diagnostics = {
-            "alpha_entropy": seen.output.alpha_entropy[:live].mean().item(),
-            "policy_entropy": losses.policy_entropy(learnt.log_policy).item(),
-            "policy_lag": (self.version - batch.policy_version).float().mean().item(),
-            "behaviour_kl": (behaviour.exp() * (behaviour - learnt.log_policy)).sum(-1).mean().item(),
-            "rho_clip_share": (ratios > self._config.clip_rho * _ROUNDING).float().mean().item(),
-            "explained_variance": losses.explained_variance(learnt.values, learnt.vs).item(),
-            **report.diagnostics,
-            "loss_total": seen.total.item(),
-            **{f"loss_{name}": value.item() for name, value in seen.parts.items()},
+        measured = {
+            "alpha_entropy": seen.output.alpha_entropy[:live].mean(),
+            "policy_entropy": losses.policy_entropy(learnt.log_policy),
+            "policy_lag": (self.version - batch.policy_version).float().mean(),
+            "behaviour_kl": (behaviour.exp() * (behaviour - learnt.log_policy)).sum(-1).mean(),
+            "rho_clip_share": (ratios > self._config.clip_rho * _ROUNDING).float().mean(),
+            "explained_variance": losses.explained_variance(learnt.values, learnt.vs),
+            "loss_total": seen.total,
+            **{f"loss_{name}": value for name, value in seen.parts.items()},
         }
+        if seen.output.graph_moments is not None:
+            measured["graph_spread"] = losses.spread(seen.output.graph_moments)
+        if seen.boundary_kl is not None:
+            measured["boundary_kl"] = seen.boundary_kl
+        diagnostics = {**_numbers(measured), **report.diagnostics}
         scores = seen.output.router_scores[:live]
         if settings.target_alpha_entropy is not None and scores.shape[1] > 1:  # one expert leaves nothing to steer
             target = settings.target_alpha_entropy
             diagnostics["target_alpha_entropy"] = target
             diagnostics["matching_temperature"] = matching_temperature(scores, target, cast(Routing, settings.routing))
-        if seen.output.graph_spread is not None:
-            diagnostics["graph_spread"] = seen.output.graph_spread.item()
-        if seen.boundary_kl is not None:
-            diagnostics["boundary_kl"] = seen.boundary_kl.item()
-        mean_alpha = seen.output.alpha[:live].mean(0)
-        usage_entropy = -torch.xlogy(mean_alpha, mean_alpha).sum().item()
-        diagnostics["smallest_share"] = mean_alpha.min().item()
-        diagnostics["usage_entropy"] = usage_entropy
-        diagnostics["routing_information"] = usage_entropy - diagnostics["alpha_entropy"]
-        return UpdateReport(diagnostics, mean_alpha.tolist(), report.applied)
+        mean_alpha = seen.output.alpha[:live].mean(0).tolist()
+        diagnostics |= usage(mean_alpha, diagnostics["alpha_entropy"])
+        return UpdateReport(diagnostics, mean_alpha, report.applied)
 
     @torch.no_grad()
     def _boundary_kl(self, batch: Batch, settings: Settings, log_policy: Tensor) -> Tensor | None:
@@ -200,17 +209,18 @@ class Learner:
         """Moves the scale of rewards by this batch: once, however many passes are made over it."""
         if self._reward_scale is None:
             return
-        mean_square = torch.zeros((), dtype=torch.float64)
+        mean_square = torch.zeros((), dtype=torch.float64, device=device_of(self._policy))
         if batch is not None:
             mean_square = self._rewards(batch, settings).double().square().mean()
         self._reward_scale.take(self._ranks.mean(mean_square, share).item())
 
     def _stand_in(self, settings: Settings) -> None:
         """A rank without a batch takes part in the means that `_losses` takes over ranks, with nothing of its own."""
+        device = device_of(self._policy)
         if self._config.normalise_advantages:
-            self._ranks.mean(torch.zeros(2, dtype=torch.float64), 0.0)
-        if settings.losses.load_balance:
-            self._ranks.mean(torch.zeros(self._experts), 0.0)
+            self._ranks.mean(torch.zeros(2, dtype=torch.float64, device=device), 0.0)
+        for shape in shared_means(settings.losses, *self._sizes):
+            self._ranks.mean(torch.zeros(shape, device=device), 0.0)
 
     def optimizer_state(self) -> dict[str, Any]:
         """Returns the optimiser's state and the learner's own, loadable without unpickling code."""
@@ -237,13 +247,16 @@ class Learner:
 
     def _evaluate(self, batch: Batch, settings: Settings) -> PolicyOutput:
         every_expert = {"every_expert": True} if compares_experts(settings.losses) else {}
+        temperature: float | Tensor = settings.temperature
+        if self._config.compile:  # a number would be part of the program, and another one a reason to compile again
+            temperature = torch.full((), settings.temperature, dtype=torch.float64, device=batch.reward.device)
         narrow = self._config.precision == "bfloat16"
         with torch.autocast(batch.reward.device.type, dtype=torch.bfloat16, enabled=narrow):
-            output: PolicyOutput = self._policy(
+            output: PolicyOutput = self._forward(
                 batch.observation,
                 batch.initial_state,
                 routing=settings.routing,
-                temperature=settings.temperature,
+                temperature=temperature,
                 first=batch.first,
                 **every_expert,
             )
@@ -287,7 +300,7 @@ class Learner:
         state = batch.initial_state.new_zeros(len(batch.final_step), batch.initial_state.shape[1])
         if output.states is not None:
             state = output.states[batch.final_step, batch.final_game]
-        first = torch.zeros(1, len(batch.final_step), dtype=torch.bool)
+        first = torch.zeros(1, len(batch.final_step), dtype=torch.bool, device=state.device)
         final: PolicyOutput = self._policy(
             batch.final_observation, state, routing=settings.routing, temperature=settings.temperature, first=first
         )
@@ -313,6 +326,21 @@ def _of_shape(shape: tuple[int, ...], given: object, key: str) -> Tensor:
     return given
 
 
+def _numbers(tensors: dict[str, Tensor]) -> dict[str, float]:
+    """0-d tensors by name, as numbers: all in one transfer."""
+    return dict(zip(tensors, torch.stack([tensor.double() for tensor in tensors.values()]).tolist(), strict=True))
+
+
+def usage(mean_alpha: Sequence[float], alpha_entropy: float) -> dict[str, float]:
+    """How the experts share the work: figures of the mean alpha, which a mean of figures of parts is not."""
+    usage_entropy = -sum(share * math.log(share) for share in mean_alpha if share > 0)
+    return {
+        "smallest_share": min(mean_alpha),
+        "usage_entropy": usage_entropy,
+        "routing_information": usage_entropy - alpha_entropy,
+    }
+
+
 def make_optimizer(policy: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     """Returns the configured optimiser; the learning rate is the phase's, set at every step."""
     if config.name == "rmsprop":
@@ -320,4 +348,10 @@ def make_optimizer(policy: nn.Module, config: OptimizerConfig) -> torch.optim.Op
             policy.parameters(), alpha=config.alpha, eps=config.eps, weight_decay=config.weight_decay
         )
     kind = torch.optim.Adam if config.name == "adam" else torch.optim.AdamW
-    return kind(policy.parameters(), betas=config.betas, eps=config.eps, weight_decay=config.weight_decay, fused=True)
+    return kind(
+        policy.parameters(),
+        betas=config.betas,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=config.fused or None,  # None: torch's choice among the others
+    )

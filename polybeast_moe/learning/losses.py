@@ -131,18 +131,25 @@ def graph_alignment_loss(router_scores: Tensor, prior: Tensor, temperature: floa
 
 
 def temporal_consistency_loss(
-    router_scores: Tensor, alpha: Tensor, first: Tensor, temperature: float, routing: Routing
+    router_scores: Tensor,
+    alpha: Tensor,
+    first: Tensor,
+    temperature: float,
+    routing: Routing,
+    over_ranks: Callable[[Tensor], Tensor] = lambda pairs: pairs,
 ) -> Tensor:
     """Mean over neighbouring steps of one episode of the Fenchel-Young losses of each against the other's alpha.
 
     Shapes [T, B, E]; `first` [T, B] is True where an episode begins: no pair reaches over it. 0 where there is no pair.
+    The pairs are those of all ranks, `over_ranks` as in `load_balance_loss`.
     """
     before, after = router_scores[:-1], router_scores[1:]
     pairs = (~first[1:]).to(router_scores.dtype)
     change = fenchel_young(after, alpha[:-1], temperature, routing) + fenchel_young(
         before, alpha[1:], temperature, routing
     )
-    return (0.5 * change * pairs).sum() / pairs.sum().clamp(min=1)
+    most = max(1, pairs.numel())  # goes with the frames of a rank, as its share does
+    return (0.5 * change * pairs).sum() / most / over_ranks(pairs.sum() / most).clamp(min=1e-9)
 
 
 def expert_diversity(expert_logits: Tensor) -> Tensor:
@@ -179,6 +186,14 @@ def overlap_loss(alpha: Tensor, expert_logits: Tensor) -> Tensor:
     agreement = roots @ roots.transpose(1, 2)
     together = (alpha.unsqueeze(1) @ agreement @ alpha.unsqueeze(2)).flatten()
     return (together - alpha.square().sum(-1)).mean()
+
+
+def spread(moments: Tensor) -> Tensor:
+    """Variance of states over their mean squared length, from their moments [hidden + 1] (`PolicyOutput`).
+
+    0 where all states are alike, at most 1.
+    """
+    return 1 - moments[:-1].square().sum() / moments[-1].clamp(min=1e-12)
 
 
 def explained_variance(values: Tensor, targets: Tensor) -> Tensor:

@@ -33,6 +33,12 @@ def compares_experts(weights: LossSettings) -> bool:
     return weights.expert_diversity != 0 or weights.semantic_orthogonality != 0
 
 
+def shared_means(weights: LossSettings, experts: int, graph_hidden: int) -> list[tuple[int, ...]]:
+    """Shapes of the means that `objective` takes over ranks, in its order: a rank without rows takes part in them."""
+    shapes = {"load_balance": (experts,), "temporal_consistency": (), "graph_smoothing": (graph_hidden + 1,)}
+    return [shape for name, shape in shapes.items() if getattr(weights, name)]
+
+
 def objective(
     actor_critic: ActorCritic,
     output: PolicyOutput,
@@ -47,7 +53,8 @@ def objective(
         output: the policy's, of (T + 1) * B rows; the last step's are not learnt from.
         first: [T + 1, B], True where an episode begins.
         settings: weights, routing and temperature of the phase.
-        over_ranks: makes the mean over all ranks' rows of this rank's; called only where load balance has a weight.
+        over_ranks: makes the mean over all ranks' rows of this rank's, where a loss is not linear in its rows:
+            called as `shared_means` says.
 
     Raises:
         ValueError: graph alignment with a policy that has no graph prior.
@@ -81,12 +88,12 @@ def _auxiliary(
 
     def temporal_consistency() -> Tensor:
         in_time = scores.view(*first.shape, -1), alpha.view(*first.shape, -1)
-        return losses.temporal_consistency_loss(*in_time, first, tau, routing)
+        return losses.temporal_consistency_loss(*in_time, first, tau, routing, over_ranks)
 
     def graph_smoothing() -> Tensor:
-        if output.graph_spread is None:
+        if output.graph_moments is None:
             raise ValueError("graph_smoothing has a weight, but this policy has no graph")
-        return 1 - output.graph_spread
+        return 1 - losses.spread(over_ranks(output.graph_moments))
 
     terms: dict[str, tuple[float, Callable[[], Tensor]]] = {
         "alpha_entropy": (weights.alpha_entropy, alpha_entropy),

@@ -27,10 +27,12 @@ class PackedConditions(nn.Module):
         self.register_buffer("bound", bound, persistent=False)  # [P]
         mask = self.masks(torch.ones(len(bits), 1, dtype=torch.bool))[0]
         self.register_buffer("mask", mask, persistent=False)  # [W]: the bits that this graph reads
+        self._host_mask = mask  # stays where it is when the module goes to a device
 
     def relevant(self, words: Tensor) -> Tensor:
         """The packed conditions [N, at least W] with only the words and bits that this graph reads [N, W]."""
-        return words[:, : len(self.mask)] & self.mask
+        mask = self.mask if words.device == self.mask.device else self._host_mask
+        return words[:, : len(mask)] & mask
 
     def unpack(self, words: Tensor) -> Tensor:
         """Packed words [N, W] -> lit conditions [N, P], 0 or 1 in float32."""

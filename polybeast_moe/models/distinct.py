@@ -1,4 +1,4 @@
-"""Numbers the distinct rows of integer matrices: a hash table on the CPU, sorting on other devices."""
+"""Numbers the distinct rows of integer matrices by a hash table, on the CPU."""
 
 # numba infers the types of the kernels' arguments.
 # mypy: disable-error-code="no-untyped-def"
@@ -14,21 +14,16 @@ _EMPTY = -1
 
 
 def distinct_rows(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Distinct rows of integers [N, L].
+    """Distinct rows of integers [N, L] on the CPU.
 
     Returns:
         For each distinct row the index of one that holds it [U], and for each row the number of its value [N].
     """
-    if not keys.is_cuda:
-        return RowNumbers(keys.shape[1], len(keys)).number(keys)
-    _, number = torch.unique(keys, dim=0, return_inverse=True)
-    count = int(number.max()) + 1 if len(number) else 0
-    rows = torch.arange(len(number), device=number.device)
-    return rows.new_zeros(count).scatter_(0, number, rows), number
+    return RowNumbers(keys.shape[1], len(keys)).number(keys)
 
 
 class RowNumbers:
-    """Gives each distinct row of int64 [L] a number, from 0 on, in the order in which rows are met. CPU only."""
+    """Gives each distinct row of int64 [L] a number, from 0 on, in the order in which rows are met."""
 
     def __init__(self, length: int, capacity: int = 512) -> None:
         """Has room for `capacity` distinct rows at first, and grows."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from polybeast_moe.models.conditions import PackedConditions
 from polybeast_moe.models.distinct import distinct_rows
+from polybeast_moe.models.graph_plan import OperatorPlan
 from polybeast_moe.models.message_edges import MessageEdges
 from polybeast_moe.models.weighted_sum import gather_rows, weighted_sum
 
@@ -155,7 +156,11 @@ class GraphAttentionStack(nn.Module):
 
 
 class DistinctGraphAttention(GraphAttentionStack):
-    """Exact GAT, run once for each distinct neighbourhood."""
+    """Exact GAT, run once for each distinct neighbourhood.
+
+    Which those are is a matter of integers, and planned on the host wherever the module is: tensors whose names begin
+    with an underscore stay there.
+    """
 
     first: GraphAttention
     second: GraphAttention
@@ -163,9 +168,6 @@ class DistinctGraphAttention(GraphAttentionStack):
     effect: Tensor
     operator: Tensor
     log_edges: Tensor
-    own: Tensor
-    near: Tensor
-    far: Tensor
 
     def __init__(
         self, nodes: NodeCounts, packed: PackedConditions, edges: MessageEdges, hidden: int, heads: int
@@ -181,14 +183,14 @@ class DistinctGraphAttention(GraphAttentionStack):
         far = near.clone()
         for sender, receiver in edges.operator.tolist():
             far[:, receiver] |= near[:, sender]
+        self._near, self._far = packed.masks(near), packed.masks(far)  # [O, W]: the conditions that decide each layer
+        self._senders = operator  # [O, Jo]: the operators that send to an operator, itself among them
+        self._own = (operator == torch.arange(operators)[:, None]).long().argmax(1)  # [O]: its own place there
         buffers = {
             "condition": condition,  # [O, Jc]: the conditions that may send to an operator
             "effect": effect,  # [O, Jf]: the effects that it leads to
-            "operator": operator,  # [O, Jo]: the operators that send to it, itself among them
+            "operator": operator,  # _senders again, on the device
             "log_edges": torch.cat([condition_log_edges, effect_log_edges, operator_log_edges], dim=1),  # [O, J]
-            "own": (operator == torch.arange(operators)[:, None]).long().argmax(1),  # [O]: its own place in `operator`
-            "near": packed.masks(near),  # [O, W]: the conditions that decide layer one
-            "far": packed.masks(far),  # the same for layer two
         }
         self.relayed = bool(len(edges.operator))  # else layer two depends on what layer one does
         for name, buffer in buffers.items():
@@ -200,15 +202,34 @@ class DistinctGraphAttention(GraphAttentionStack):
 
     def operator_states(self, words: Tensor) -> OperatorStates:
         """Packed conditions [U, W] -> operator states."""
+        row, plan = self.plan(words.cpu())
+        return self.run(row.to(words.device), OperatorPlan(*(part.to(words.device) for part in plan)))
+
+    def run(self, row: Tensor, plan: OperatorPlan) -> OperatorStates:
+        """The states of a plan, which is where the module is; `row` [U, O] goes with them."""
+        return OperatorStates(self.states_of(plan, self.prepare()), plan.operator, row)
+
+    def plan(self, words: Tensor) -> tuple[Tensor, OperatorPlan]:
+        """Packed conditions [U, W] on the host -> which state each operator has [U, O], each distinct one once."""
         found, row = distinct_rows(self.neighbourhoods(words))
         pattern, operator = found // self.num_operators, found % self.num_operators
-        states = self.states_of(words.index_select(0, pattern), operator, self.prepare())
-        return OperatorStates(states, operator, row.view(len(words), -1))
+        return row.view(len(words), -1), self.plan_of(words.index_select(0, pattern), operator)
+
+    def plan_densely(self, words: Tensor) -> tuple[Tensor, OperatorPlan]:
+        """As `plan`, on any device and without looking for repeats: shapes depend on U alone, nothing is waited for."""
+        patterns = len(words)
+        operator = torch.arange(self.num_operators, device=words.device).repeat(patterns)
+        words = words.repeat_interleave(self.num_operators, dim=0)
+        own = torch.arange(len(operator), device=words.device)
+        senders = own[:, None]
+        if self.relayed:
+            senders = self.operator[operator] + (own - operator)[:, None]
+        return own.view(patterns, -1), OperatorPlan(words, operator, words, operator, senders, own)
 
     def neighbourhoods(self, words: Tensor) -> Tensor:
         """What the state of each operator in each pattern [U, W] depends on: itself and some bits [U * O, 1 + W]."""
-        operators = torch.arange(self.num_operators, device=words.device)
-        return _keys(operators.expand(len(words), -1), words[:, None] & self.far)
+        operators = torch.arange(self.num_operators)
+        return _keys(operators.expand(len(words), -1), words[:, None] & self._far)
 
     def prepare(self) -> Prepared:
         """Computes what is the same for all patterns."""
@@ -219,10 +240,10 @@ class DistinctGraphAttention(GraphAttentionStack):
         fixed = self.first_norm(nodes[: self.num_fixed] + F.relu(heard))
         return Prepared(nodes, first, self.second.project(fixed))
 
-    def states_of(self, words: Tensor, operator: Tensor, prepared: Prepared) -> Tensor:
-        """The states [S, hidden] of operators [S] under packed conditions [S, W]."""
+    def states_of(self, plan: OperatorPlan, prepared: Prepared) -> Tensor:
+        """The states [S, hidden] of a plan."""
         fixed = self.num_fixed
-        near_words, near, row, own = self.needed(words, operator)
+        words, operator, near_words, near, row, own = plan
         near_log_edges = self._log_edges(near_words, near)
         states = self.first.attend(prepared.first, fixed + near, self._nodes(near, self.operator[near]), near_log_edges)
         states = self.first_norm(prepared.nodes.index_select(0, fixed + near) + F.relu(states))
@@ -233,21 +254,16 @@ class DistinctGraphAttention(GraphAttentionStack):
         second: Tensor = self.second_norm(states.index_select(0, own) + F.relu(attended))
         return second
 
-    def needed(self, words: Tensor, operator: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The states of layer one that layer two needs for operators [S] under packed conditions [S, W].
-
-        Returns:
-            For each needed state, once: conditions [S1, W] and operator [S1]. For each operator: the states of all
-            operators that send to it [S, Jo], and its own [S].
-        """
+    def plan_of(self, words: Tensor, operator: Tensor) -> OperatorPlan:
+        """The states of layer one that layer two needs, each once, for operators [S] under packed conditions [S, W]."""
         if not self.relayed:
-            own = torch.arange(len(operator), device=operator.device)
-            return words, operator, own[:, None], own
-        needed = self.operator[operator]  # [S, Jo]
-        found, row = distinct_rows(_keys(needed, words[:, None] & self.near[needed]))
+            own = torch.arange(len(operator))
+            return OperatorPlan(words, operator, words, operator, own[:, None], own)
+        needed = self._senders[operator]  # [S, Jo]
+        found, row = distinct_rows(_keys(needed, words[:, None] & self._near[needed]))
         row = row.view(needed.shape)
-        own = row.gather(1, self.own[operator][:, None])[:, 0]
-        return words[found // needed.shape[1]], needed.flatten()[found], row, own
+        own = row.gather(1, self._own[operator][:, None])[:, 0]
+        return OperatorPlan(words, operator, words[found // needed.shape[1]], needed.flatten()[found], row, own)
 
     def _nodes(self, operator: Tensor, row: Tensor) -> Tensor:
         """[S, J]: who sends to operators [S], as nodes; `row` [S, Jo] numbers the operators among them."""

@@ -45,7 +45,7 @@ class OperatorInference:
     def states(self, words: Tensor, operator: Tensor) -> Tensor:
         """As `DistinctGraphAttention.states_of`: operators [S] under packed conditions [S, W] -> [S, hidden]."""
         attention = self._attention
-        near_words, near, row, own = attention.needed(words, operator)
+        _, _, near_words, near, row, own = attention.plan_of(words, operator)
         states = self._layer(
             attention.first, attention.first_norm, *self._first, self._inputs,
             near_words, near, attention.operator.index_select(0, near), near,

@@ -46,7 +46,8 @@ class GlyphCropEncoder(nn.Module):
 
         With `weights_version` and without gradients, what only depends on the weights is kept until it changes.
         """
-        if weights_version is not None and not torch.is_grad_enabled() and not glyph_crop.is_cuda:
+        on_host = glyph_crop.device.type == "cpu"
+        if weights_version is not None and not torch.is_grad_enabled() and on_host:
             if self._inference is None or self._inference[0] != weights_version:
                 self._inference = weights_version, GlyphInference(self.table(), self.first, self.second, self.out)
             return self._inference[1](glyph_crop)

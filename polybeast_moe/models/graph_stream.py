@@ -16,7 +16,14 @@ from torch import Tensor, nn
 from polybeast_moe.config import GraphConfig
 from polybeast_moe.models.conditions import PackedConditions
 from polybeast_moe.models.distinct import distinct_rows
-from polybeast_moe.models.gat import DistinctGraphAttention, GraphAttentionStack, NodeCounts, sum_by_pattern
+from polybeast_moe.models.gat import (
+    DistinctGraphAttention,
+    GraphAttentionStack,
+    NodeCounts,
+    OperatorStates,
+    sum_by_pattern,
+)
+from polybeast_moe.models.graph_plan import GraphPlan
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.memory import Memory
 from polybeast_moe.models.message_edges import message_edges
@@ -34,8 +41,8 @@ class GraphReadout(NamedTuple):
     """[N, hidden]: the operators' states, read out by multi-head attention."""
     prior: Tensor
     """[N, E]: per expert the log-mean-exp of its operators' scores; 0 for an expert without operators."""
-    spread: Tensor | None = None
-    """0-d: how much operators' states differ, from 0 (attention has made all alike) to 1; None without gradients."""
+    moments: Tensor | None = None
+    """[hidden + 1]: means over rows and operators of the states and of their squared length; None without gradients."""
 
 
 class GraphStream(nn.Module):
@@ -47,7 +54,7 @@ class GraphStream(nn.Module):
     def __init__(self, config: GraphConfig, graph: KnowledgeGraph, experts: Sequence[str]) -> None:
         super().__init__()
         self.hidden, self.heads = config.hidden, config.heads
-        self.deduplicate = True
+        self.deduplicate = config.deduplicate
         self.attention = _attention(config, graph)
         self.conditions = self.attention.conditions
         own = torch.tensor([[operator.expert == expert for expert in experts] for operator in graph.operators])
@@ -58,40 +65,59 @@ class GraphStream(nn.Module):
         self.read = orthogonal(nn.Linear(config.hidden, config.heads + 1), LAST_GAIN)
         self.memory = Memory()
 
-    def forward(self, conditions: Tensor, weights_version: int | None = None) -> GraphReadout:
+    def forward(
+        self, conditions: Tensor, weights_version: int | None = None, plan: GraphPlan | None = None
+    ) -> GraphReadout:
         """Packed lit conditions [N, W] int64 -> GraphReadout.
 
-        With `weights_version` and without gradients, results are kept per pattern and used again as long as the version
-        stays the same: whoever passes it changes it with every change of the weights.
+        On the CPU, with `weights_version` and without gradients, results are kept per pattern and used again as long as
+        the version stays the same: whoever passes it changes it with every change of the weights. With a `plan` of
+        these rows conditions are not looked at.
         """
         words = self.conditions.relevant(conditions)
-        if weights_version is not None and not torch.is_grad_enabled():
+        remembers = weights_version is not None and not torch.is_grad_enabled() and words.device.type == "cpu"
+        if plan is None and remembers and weights_version is not None:
             return self._split(self.memory.recall(words, weights_version, self._remembering))
-        if not self.deduplicate:
-            both, spread = self._attend(words)
-            return self._split(both)._replace(spread=spread)
+        operators, number = self._operators(words, plan)
+        both = self._combine(operators)
+        if number is not None:
+            both = both.index_select(0, number)
+        return self._split(both)._replace(moments=moments(operators, number))
+
+    def plan(self, conditions: Tensor) -> GraphPlan | None:
+        """The plan of packed conditions [N, W] on the host; None where attention takes none."""
+        if not self.deduplicate or not isinstance(self.attention, DistinctGraphAttention):
+            return None
+        words = self.conditions.relevant(conditions)
         first, number = distinct_rows(words)
-        both, spread = self._attend(words[first])
-        return self._split(both.index_select(0, number))._replace(spread=spread)
+        return GraphPlan(number, *self.attention.plan(words[first]))
+
+    def _operators(self, words: Tensor, plan: GraphPlan | None) -> tuple[OperatorStates, Tensor | None]:
+        """The operators' states in each pattern, and the pattern of each row; None: every row has its own."""
+        distinct = self.attention if isinstance(self.attention, DistinctGraphAttention) else None
+        if plan is not None and distinct is not None:
+            return distinct.run(plan.row, plan.states), plan.number
+        if not self.deduplicate:
+            return distinct.run(*distinct.plan_densely(words)) if distinct is not None else self.attention(words), None
+        first, number = (part.to(words.device) for part in distinct_rows(words.cpu()))
+        return self.attention(words[first]), number
 
     @torch.no_grad()
     def operator_attention(self, conditions: Tensor) -> Tensor:
         """Packed lit conditions [N, W] int64 -> [N, H, O]: the readout's attention, each head's sums to 1."""
-        first, number = distinct_rows(self.conditions.relevant(conditions))
-        operators = self.attention(self.conditions.relevant(conditions)[first])
+        operators, number = self._operators(self.conditions.relevant(conditions), None)
         scores = _SCORE_CAP * torch.tanh(self.read(operators.states)[:, : self.heads] / _SCORE_CAP)
         weights = scores.exp()[operators.row].transpose(1, 2)  # [U, H, O]
-        return (weights / weights.sum(-1, keepdim=True)).index_select(0, number)
+        weights = weights / weights.sum(-1, keepdim=True)
+        return weights if number is None else weights.index_select(0, number)
 
     def patterns(self, words: Tensor) -> Tensor:
         """Packed patterns [U, W] -> [U, hidden + E]: intent and prior side by side."""
-        return self._attend(words)[0]
+        return self._combine(self.attention(words))
 
-    def _attend(self, words: Tensor) -> tuple[Tensor, Tensor | None]:
-        """As `patterns`, and the spread of the operators' states."""
-        operators = self.attention(words)
-        both = self._read_out(sum_by_pattern(self._terms(operators.states, operators.operator), operators.row))
-        return both, spread(operators.states) if torch.is_grad_enabled() else None
+    def _combine(self, operators: OperatorStates) -> Tensor:
+        """Operators' states in U patterns -> intent and prior side by side [U, hidden + E]."""
+        return self._read_out(sum_by_pattern(self._terms(operators.states, operators.operator), operators.row))
 
     def _remembering(self, words: Tensor) -> Tensor:
         """As `patterns`, with what the memory holds."""
@@ -121,10 +147,21 @@ class GraphStream(nn.Module):
         return GraphReadout(*both.tensor_split([self.hidden], dim=1))
 
 
-def spread(states: Tensor) -> Tensor:
-    """The variance of node states [S, hidden] over their mean squared length: 0 where all are alike, at most 1."""
-    variance = states.var(0, correction=0).sum()
-    return variance / states.square().sum(-1).mean().clamp(min=1e-12)
+def moments(operators: OperatorStates, number: Tensor | None = None) -> Tensor | None:
+    """Means of the operators' states and of their squared length [hidden + 1], each state as often as rows show it.
+
+    `number` [N] is the pattern of each row; None: every row has its own. So they do not depend on how states are
+    shared, and those of two batches are their mean. None without gradients: only a loss reads them.
+    """
+    if not torch.is_grad_enabled():
+        return None
+    states, _, row = operators
+    shown = states.new_ones(len(row))
+    if number is not None:  # bincount would wait for a device
+        shown = torch.zeros_like(shown).index_add_(0, number, states.new_ones(len(number)))
+    share = states.new_zeros(len(states)).index_add_(0, row.flatten(), shown.repeat_interleave(row.shape[1]))
+    share = share / share.sum().clamp(min=1)
+    return share @ torch.cat([states, states.square().sum(-1, keepdim=True)], dim=1)
 
 
 def _attention(config: GraphConfig, graph: KnowledgeGraph) -> GraphAttentionStack:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from polybeast_moe.models.graph_plan import GraphPlan
 from polybeast_moe.ops.mixture import Routing
+
+T = TypeVar("T")
 
 
 class Observation(NamedTuple):
@@ -33,6 +37,8 @@ class Observation(NamedTuple):
     """[N, 55] uint8: the letters by which the stacks are called; 0 behind the end."""
     inv_oclasses: Tensor | None = None
     """[N, 55] uint8: their object classes; `MAXOCLASSES` behind the end."""
+    graph_plan: GraphPlan | None = None
+    """What `Policy.plan` made of the conditions on the host; None: the policy does so itself."""
 
 
 class PolicyOutput(NamedTuple):
@@ -56,8 +62,18 @@ class PolicyOutput(NamedTuple):
     """[T, B, S]: recurrent state after each step (for bootstraps at truncations); None without a recurrent core."""
     graph_prior: Tensor | None = None
     """[N, E]: bounded scores that the graph's prior alone would give; None without one, and without gradients."""
-    graph_spread: Tensor | None = None
-    """0-d: how much the graph's node states differ, from 0 (over-smoothed) to 1; None as the prior."""
+    graph_moments: Tensor | None = None
+    """[hidden + 1]: means over rows and operators of the operators' states after attention and of their squared
+    length; None as the prior."""
+
+
+def moved(parts: T, move: Callable[[Tensor], Tensor]) -> T:
+    """Named tuples of tensors, of others like them and of None, with every tensor as `move` gives it back."""
+    if isinstance(parts, Tensor):
+        return cast(T, move(parts))
+    if isinstance(parts, tuple):
+        return cast(T, cast(Any, type(parts))(*(moved(part, move) for part in parts)))
+    return parts
 
 
 class Policy(nn.Module, ABC):
@@ -83,6 +99,13 @@ class Policy(nn.Module, ABC):
 
         `every_expert`: `expert_logits` are wanted of experts without weight too. Asked for by losses that compare them.
         """
+
+    def plan(self, conditions: Tensor) -> GraphPlan | None:  # noqa: ARG002
+        """What can be worked out of packed conditions [N, W] on the host, before observations go to a device.
+
+        It comes back as `Observation.graph_plan`; None: nothing.
+        """
+        return None
 
     @torch.inference_mode()
     def infer(

@@ -19,7 +19,10 @@ StatesOf = Callable[[Tensor, Tensor], Tensor]
 
 
 class Memory:
-    """Results per pattern and terms per neighbourhood, at one version of the weights. No part of a policy's state."""
+    """Results per pattern and terms per neighbourhood, at one version of the weights. No part of a policy's state.
+
+    For policies on the CPU.
+    """
 
     def __init__(self, limit: int = 65_536) -> None:
         self.limit = limit
@@ -66,10 +69,10 @@ class Memory:
 
 def _states_of(attention: DistinctGraphAttention) -> StatesOf:
     """Packed conditions [S, W] and operators [S] -> states [S, hidden], at the weights of this moment."""
-    if not attention.identity.is_cuda and attention.identity.dtype == torch.float32:
+    if attention.identity.dtype == torch.float32:
         return OperatorInference(attention).states
     prepared = attention.prepare()
-    return lambda words, operator: attention.states_of(words, operator, prepared)
+    return lambda words, operator: attention.states_of(attention.plan_of(words, operator), prepared)
 
 
 class _Store:

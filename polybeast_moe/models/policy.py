@@ -13,6 +13,7 @@ from polybeast_moe.models.action_mask import ActionMask
 from polybeast_moe.models.experts import Experts
 from polybeast_moe.models.full_map import FullMapEncoder
 from polybeast_moe.models.glyphs import GlyphCropEncoder
+from polybeast_moe.models.graph_plan import GraphPlan
 from polybeast_moe.models.graph_stream import GraphStream
 from polybeast_moe.models.initialise import LAST_GAIN, orthogonal
 from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
@@ -160,7 +161,7 @@ class GraphMoEPolicy(Policy):
         both, prior, read = seen, None, None
         if self.graph is not None:
             with torch.autocast(seen.device.type, enabled=False):  # sums over many messages need float32
-                read = self.graph(observation.conditions, weights_version)
+                read = self.graph(observation.conditions, weights_version, observation.graph_plan)
             both = torch.cat([seen, read.intent], dim=1)
             prior = read.prior if self.operator_prior else None
         router_scores = self._scores(observation, both, prior)
@@ -179,8 +180,12 @@ class GraphMoEPolicy(Policy):
             state=state,
             states=states,
             graph_prior=self._bounded_prior(prior),
-            graph_spread=read.spread if read is not None else None,
+            graph_moments=read.moments if read is not None else None,
         )
+
+    def plan(self, conditions: Tensor) -> GraphPlan | None:
+        """Which neighbourhoods the graph's attention has to run for."""
+        return self.graph.plan(conditions) if self.graph is not None else None
 
     def _scores(self, observation: Observation, features: Tensor, prior: Tensor | None) -> Tensor:
         """Bounded scores [N, E] of all experts, whatever `keep` leaves of them."""
@@ -204,7 +209,8 @@ class GraphMoEPolicy(Policy):
         if self.expert_execution == "dense":
             return None
         # Best case: one expert a row. On a GPU, to look at the support is to wait for it.
-        if auto and (routing == "softmax" or router_scores.is_cuda or not self._pays(rows, rows, experts)):
+        on_device = router_scores.device.type != "cpu"
+        if auto and (routing == "softmax" or on_device or not self._pays(rows, rows, experts)):
             return None
         nothing = router_scores.new_zeros(rows, experts, 1)
         alpha = expert_mixture(router_scores, nothing, temperature, routing=routing, backend=self.mixture_backend).alpha

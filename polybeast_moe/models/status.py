@@ -96,7 +96,7 @@ class BlstatsEncoder(nn.Module):
 
     def forward(self, blstats: Tensor) -> Tensor:
         """[N, 27] -> [N, out_features]."""
-        if blstats.is_cuda:
+        if blstats.device.type != "cpu":
             return self.by_torch(blstats)
         features = torch.empty(len(blstats), self.out_features)
         _encode_blstats(blstats.contiguous().numpy(), *self._tables, features.numpy())
@@ -126,7 +126,7 @@ class MessageEncoder(nn.Module):
 
     def forward(self, message: Tensor) -> Tensor:
         """[N, 256] -> [N, out_features]."""
-        if message.is_cuda:
+        if message.device.type != "cpu":
             return self.by_torch(message)
         features = torch.zeros(len(message), self.out_features)
         _count_characters(message.contiguous().numpy(), _LOG_COUNT, features.numpy())
@@ -134,11 +134,9 @@ class MessageEncoder(nn.Module):
 
     def by_torch(self, message: Tensor) -> Tensor:
         """[N, 256] -> [N, out_features], as `forward` but on any device."""
-        rows = message.shape[0]
-        # One histogram over (row, character) pairs: cheaper than a scatter of ones.
-        pairs = message.int() + torch.arange(0, rows * 256, 256, dtype=torch.int32, device=message.device)[:, None]
-        counts = torch.bincount(pairs.flatten(), minlength=rows * 256).view(rows, 256)
-        return torch.log1p(counts[:, _FIRST_PRINTABLE : _LAST_PRINTABLE + 1].float())
+        counts = torch.zeros(len(message), 256, device=message.device)
+        counts.scatter_add_(1, message.long(), counts.new_ones(()).expand(message.shape))  # bincount would wait
+        return torch.log1p(counts[:, _FIRST_PRINTABLE : _LAST_PRINTABLE + 1])
 
 
 @compiled

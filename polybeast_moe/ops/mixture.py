@@ -87,7 +87,7 @@ def _constant(temperature: float | Tensor) -> float | Tensor:
     if isinstance(temperature, Tensor):
         if temperature.numel() != 1:
             raise ValueError(f"temperature must be one number, got shape {tuple(temperature.shape)}")
-        if temperature.is_cuda:
+        if temperature.device.type != "cpu":
             return temperature.detach().reshape(())
         temperature = float(temperature.detach())
     if not (0 < temperature < math.inf):

@@ -22,8 +22,8 @@ _LONGEST_SLEEP_MS = 100  # between looks at the children
 class AsynchronousRuntime(Runtime):
     """Hands out full rollouts as actors deliver them.
 
-    There is one slot for every group to fill and `learner.slots_per_batch` that wait: when those are full, groups
-    stand still, which bounds how old a rollout's policy can be.
+    There is one slot for every group to fill and `learner.slots_per_batch` that wait (twice as many with
+    `runtime.prefetch`): when those are full, groups stand still, which bounds how old a rollout's policy can be.
     """
 
     def __init__(
@@ -72,11 +72,17 @@ class AsynchronousRuntime(Runtime):
                 return [self._rollouts[slot] for slot in full]
         return None
 
+    def poll(self) -> list[Rollout]:
+        """Returns a whole batch of rollouts if it waits already."""
+        return [self._rollouts[slot] for slot in self._region.take_delivered(self._batch)]
+
     def state(self) -> dict[str, Any]:
-        """Returns how many rollouts are on their way: they are not in a snapshot, a resumed run drops them."""
-        owners = [self._region.state(slot)[0] for slot in range(len(self._region))]
-        waiting = len(owners) - owners.count(_C.OWNER_FREE) - owners.count(_C.OWNER_LEARNER)
-        return {"mode": "asynchronous", "rollouts_in_flight": waiting}
+        """Returns how many rollouts are on their way: they are not in a snapshot, a resumed run drops them.
+
+        A batch that the learner has learnt from is no longer its own by now: what is, has been fetched ahead.
+        """
+        free = [self._region.state(slot)[0] for slot in range(len(self._region))].count(_C.OWNER_FREE)
+        return {"mode": "asynchronous", "rollouts_in_flight": len(self._region) - free}
 
     def rest(self, seconds: float) -> None:
         """Watches the processes, then passes some time."""

@@ -48,6 +48,14 @@ class Runtime(ABC):
     def collect(self, interrupted: Callable[[], bool] = lambda: False) -> list[Rollout] | None:
         """Returns a whole batch of rollouts, oldest first; None when interrupted before there is one."""
 
+    def poll(self) -> list[Rollout]:
+        """Returns a whole batch of rollouts that is there already; none where that cannot be, as in the inline mode."""
+        return []
+
+    def slots_memory(self) -> tuple[int, int]:
+        """Address and bytes of all slots in this process: they lie one behind the other."""
+        return self._region.slot(0).ctypes.data, len(self._region) * self._region.layout.slot_bytes
+
     def give_back(self, rollouts: list[Rollout]) -> None:
         """Returns slots that the learner is done with."""
         for rollout in rollouts:

@@ -14,6 +14,7 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.nle_package import NlePackage
 from polybeast_moe.models import Policy
 from polybeast_moe.runtime.base import Runtime
+from polybeast_moe.runtime.inference import make_infer
 from polybeast_moe.runtime.policy_server import PolicyServer
 from polybeast_moe.runtime.rollouts import Rollout
 from polybeast_moe.runtime.standing import games_from_plain, games_to_plain
@@ -42,7 +43,8 @@ class InlineRuntime(Runtime):
         self._actor: _C.Actor | None = _C.Actor(self._region, 0, directory, first_episode, keep)
         self._boundary: dict[str, Any] | None = None  # where the rollouts under way began
         self._generator = torch.Generator().manual_seed(config.seed)
-        self._server = PolicyServer(self._region, policy, self._generator, config.runtime.groups_per_batch)
+        infer = make_infer(policy, config, self._region.groups)
+        self._server = PolicyServer(self._region, infer, self._generator, config.runtime.groups_per_batch)
         self._policy_version = 0
 
     def _publish(self, policy_version: int) -> None:

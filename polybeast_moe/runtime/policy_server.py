@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from polybeast_moe import _C
-from polybeast_moe.models.interface import Observation, Policy, PolicyOutput
+from polybeast_moe.models.interface import Observation
+from polybeast_moe.runtime.inference import Infer
 from polybeast_moe.runtime.rollouts import ROUTINGS, Rollout, observation_of
 
 
@@ -22,13 +23,13 @@ class PolicyServer:
     """
 
     def __init__(
-        self, region: _C.Region, policy: Policy, generator: torch.Generator, groups_per_batch: int | None = None
+        self, region: _C.Region, infer: Infer, generator: torch.Generator, groups_per_batch: int | None = None
     ) -> None:
         """Answers at most `groups_per_batch` groups at once; None: all that wait."""
         self._limit = groups_per_batch or region.groups
         self.next_group = 0
         self._region = region
-        self._policy = policy
+        self._infer = infer
         self._generator = generator
         self._rollouts = [Rollout(region, slot) for slot in range(len(region))]
         self._states = [torch.from_numpy(region.states(group)) for group in range(region.groups)]
@@ -57,7 +58,7 @@ class PolicyServer:
             if step == 0:
                 rollout["initial_state"].copy_(state)
         control = self._region.control
-        output: PolicyOutput = self._policy.infer(
+        output = self._infer(
             _observation(rows),
             torch.cat(states),
             routing=ROUTINGS[control["routing"]],

@@ -54,11 +54,16 @@ def _work(settings: object, region_fd: int, weights_fd: int, first_episode: int)
     from polybeast_moe.envs.engine import ACTIONS
     from polybeast_moe.graph.configured import configured_graph
     from polybeast_moe.models import build_policy
+    from polybeast_moe.runtime.device import choose_device, use
     from polybeast_moe.runtime.weights import SharedWeights
 
     config = RunConfig.model_validate(settings)
     torch.set_num_threads(config.runtime.policy_threads or 1)
-    policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
+    device = choose_device(config.runtime.device)
+    use(device)
+    if config.runtime.policy_graphs != "none":  # whose shapes are fixed
+        config = config.model_copy(update={"graph": config.graph.model_copy(update={"deduplicate": False})})
+    policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS)).to(device)
     policy.eval()
     serve(_C.Region.attach(region_fd), SharedWeights(policy, weights_fd), policy, config, first_episode)
 
@@ -71,10 +76,12 @@ def serve(region: _C.Region, weights: SharedWeights, policy: Policy, config: Run
     import torch
 
     from polybeast_moe import _C
+    from polybeast_moe.runtime.inference import make_infer
     from polybeast_moe.runtime.policy_server import PolicyServer
 
     seed, _ = _C.episode_seeds(config.seed, _NO_GAME, first_episode)
-    server = PolicyServer(region, policy, torch.Generator().manual_seed(seed), config.runtime.groups_per_batch)
+    infer = make_infer(policy, config, region.groups)
+    server = PolicyServer(region, infer, torch.Generator().manual_seed(seed), config.runtime.groups_per_batch)
     version = weights.load(policy)
     while not region.control["stopped"]:
         region.wait_requests(_LONGEST_SLEEP_MS)

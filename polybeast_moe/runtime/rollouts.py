@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -60,11 +61,25 @@ class Rollout:
 
     def __init__(self, region: _C.Region, slot: int) -> None:
         self.slot = slot
-        memory = region.slot(slot)
-        self.fields = {name: _view(memory, dtype, shape, offset) for name, dtype, shape, offset in region.layout.fields}
+        self._memory = torch.from_numpy(region.slot(slot))
+        self._layout = region.layout.fields
+        self.fields = _views(self._memory, self._layout)
 
     def __getitem__(self, name: str) -> Tensor:
         return self.fields[name]
+
+    def to(self, device: torch.device) -> Rollout:
+        """A copy on a device, by one transfer: the slot must stay as it is until that is done."""
+        copy = object.__new__(Rollout)
+        copy.slot, copy._layout = self.slot, self._layout
+        copy._memory = self._memory.to(device, non_blocking=True, copy=True)
+        copy.fields = _views(copy._memory, self._layout)
+        return copy
+
+    @property
+    def finals(self) -> int:
+        """How many final observations it holds."""
+        return int(self["final_count"][0])
 
     def observation(self, t: int) -> Observation:
         """Returns the K observations of step t."""
@@ -80,7 +95,7 @@ class Rollout:
 
 def observation_of(rollout: Rollout, read: Callable[[str], Tensor]) -> Observation:
     """Observations whose fields `read` gets by name: those that rollouts like this one store."""
-    fields = {name: read(name) for name in Observation._fields if name in rollout.fields}
+    fields: dict[str, Any] = {name: read(name) for name in Observation._fields if name in rollout.fields}
     fields["previous_action"] = fields["previous_action"].long()
     return Observation(**fields)
 
@@ -120,8 +135,12 @@ class Batch:
         return self.reward.shape[1]
 
 
-def make_batch(rollouts: list[Rollout]) -> Batch:
-    """Copies rollouts into one batch, so that their slots can be returned at once."""
+def make_batch(rollouts: list[Rollout], finals: list[int] | None = None) -> Batch:
+    """Copies rollouts into one batch, so that their slots can be returned at once.
+
+    `finals` is each one's number of final observations, for rollouts on a device that is not to be waited for.
+    """
+    counts = finals if finals is not None else [rollout.finals for rollout in rollouts]
 
     def beside(name: str) -> Tensor:
         return torch.cat([rollout[name] for rollout in rollouts], dim=1)
@@ -130,7 +149,7 @@ def make_batch(rollouts: list[Rollout]) -> Batch:
         return beside(name).flatten(0, 1)
 
     def final(name: str) -> Tensor:
-        return torch.cat([rollout[f"final_{name}"][: int(rollout["final_count"][0])] for rollout in rollouts])
+        return torch.cat([rollout[f"final_{name}"][:count] for rollout, count in zip(rollouts, counts, strict=True)])
 
     games = rollouts[0]["reward"].shape[1]
     offsets = [i * games for i in range(len(rollouts))]
@@ -148,14 +167,18 @@ def make_batch(rollouts: list[Rollout]) -> Batch:
         final_step=final("step").long(),
         final_game=torch.cat(
             [
-                rollout["final_game"][: int(rollout["final_count"][0])].long() + offset
-                for rollout, offset in zip(rollouts, offsets, strict=True)
+                rollout["final_game"][:count].long() + offset
+                for rollout, count, offset in zip(rollouts, counts, offsets, strict=True)
             ]
         ),
         reward_terms=beside("reward_terms") if "reward_terms" in rollouts[0].fields else None,
     )
 
 
-def _view(memory: np.ndarray, dtype: str, shape: tuple[int, ...], offset: int) -> Tensor:
-    count = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    return torch.from_numpy(memory[offset : offset + count].view(dtype).reshape(shape))
+def _views(memory: Tensor, layout: Sequence[tuple[str, str, tuple[int, ...], int]]) -> dict[str, Tensor]:
+    """The fields of a slot's bytes by name."""
+    return {name: _view(memory, getattr(torch, dtype), shape, offset) for name, dtype, shape, offset in layout}
+
+
+def _view(memory: Tensor, dtype: torch.dtype, shape: tuple[int, ...], offset: int) -> Tensor:
+    return memory[offset : offset + math.prod(shape) * dtype.itemsize].view(dtype).view(shape)

@@ -20,6 +20,8 @@ _NOTHING = -1
 class SharedWeights:
     """Three copies of a module's parameters and buffers in one memory file, one writer, any number of readers.
 
+    The modules may be on a GPU: a copy from or to this memory, which is not pinned, returns when it is done with it.
+
     The writer never touches the newest copy: it fills the next one in turn, then points to it. A reader that was
     overtaken (the writer went round while it copied) sees the copy's version changed and reads again. Versions and the
     pointer are words with fences on both sides, so that this holds on processors that reorder stores as well.

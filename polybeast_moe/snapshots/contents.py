@@ -48,7 +48,9 @@ class Contents:
 def capture(
     frames: int, weights: Mapping[str, Tensor], optimizer: Mapping[str, Any], state: Mapping[str, Any]
 ) -> Contents:
-    """Copies what changes with the next update to the CPU.
+    """Copies what changes with the next update to the CPU; when it returns, that update may begin.
+
+    Copies from a GPU wait for the updates before, and the caller for them: they are not asynchronous.
 
     Args:
         frames: frames consumed so far.
@@ -59,7 +61,7 @@ def capture(
     """
     # Copies each, because safetensors refuses tensors that share memory (tied weights).
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in weights.items()}
-    return Contents(frames, copies, _copied(optimizer), dict(state))
+    return Contents(frames, copies, on_host(optimizer), dict(state))
 
 
 def write(root: Path, contents: Contents) -> Path:
@@ -143,15 +145,16 @@ def _upgraded(state: dict[str, Any], written_as: int) -> dict[str, Any]:
     return state
 
 
-def _copied(value: Any) -> Any:
+def on_host(value: Any) -> Any:
+    """Copies tensors within mappings, lists and tuples to the CPU. When it returns, they may change."""
     import torch
 
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: on_host(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(_copied(item) for item in value)
+        return type(value)(on_host(item) for item in value)
     return value
 
 

@@ -22,7 +22,7 @@ def random_states() -> dict[str, Any]:
     """Returns the states of Python's, NumPy's and torch's generators, CUDA's of every device that is in use."""
     kind, numbers, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
-    on_cuda = torch.cuda.is_available()
+    on_cuda = _computes_on_gpu()
     return {
         "python": [kind, list(numbers), gauss],
         "numpy": [name, encode(np.asarray(keys, dtype=np.uint32)), position, has_gauss, cached],
@@ -40,9 +40,14 @@ def restore_random_states(states: Mapping[str, Any]) -> None:
         name, keys, *rest = states["numpy"]
         np.random.set_state((name, decode(keys, np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(torch.from_numpy(decode(states["torch"], np.uint8)))
-    if torch.cuda.is_available():
+    if _computes_on_gpu():
         for device, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(torch.from_numpy(decode(state, np.uint8)), device)
+
+
+def _computes_on_gpu() -> bool:
+    """Whether this process does. To ask more of CUDA would take memory of a GPU that nobody computes on."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def encode(array: np.ndarray) -> str:

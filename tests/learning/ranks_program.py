@@ -26,7 +26,8 @@ def make_learner(config: RunConfig, ranks: Ranks, seed: int) -> tuple[Policy, Le
     policy = build_policy(config, load_graph(resolve_data_file(config.graph.file)), num_actions=len(ACTIONS))
     for parameter in policy.parameters():
         nn.init.normal_(parameter, std=0.2)  # rows that differ in their experts
-    return policy, Learner(policy, config.learner, ranks, experts=len(config.policy.expert_names))
+    sizes = {"experts": len(config.policy.expert_names), "graph_hidden": config.graph.hidden}
+    return policy, Learner(policy, config.learner, ranks, **sizes)
 
 
 def main(folder: Path) -> None:

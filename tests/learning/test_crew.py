@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from torch import nn
 
@@ -18,7 +20,14 @@ def part(frames: int, entropy: float, alpha: list[float], norm: float = 2.0, epi
 def test_means_are_weighted_by_frames_and_the_gradient_is_everybodys() -> None:
     seen = together([part(30, 1.0, [1.0, 0.0], episodes=1), part(0, 0.0, []), part(10, 0.2, [0.2, 0.8], episodes=2)])
     assert seen.frames == 40
-    assert seen.report.diagnostics == {"alpha_entropy": pytest.approx(0.8), "grad_norm": 2.0}
+    usage_entropy = -0.8 * math.log(0.8) - 0.2 * math.log(0.2)  # of everybody's mean alpha, not the mean of entropies
+    assert seen.report.diagnostics == {
+        "alpha_entropy": pytest.approx(0.8),
+        "grad_norm": 2.0,
+        "smallest_share": pytest.approx(0.2),
+        "usage_entropy": pytest.approx(usage_entropy),
+        "routing_information": pytest.approx(usage_entropy - 0.8),
+    }
     assert seen.report.mean_alpha == pytest.approx([0.8, 0.2])
     assert [episode["score"] for episode in seen.episodes] == [30, 10, 10]
     assert seen.messages == ["rank 0: hello", "rank 1: hello", "rank 2: hello"]

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ CHANGES = (
     "policy.lstm=4",
     "policy.expert_execution=sparse",
     f"policy.experts=[{', '.join(f'expert_{i}' for i in range(EXPERTS))}]",
+    "learner.reward.normalise=true",
     "learner.optimizer.eps=0.01",  # else Adam makes whole steps of what rounding leaves of a gradient
 )
 
@@ -75,12 +76,16 @@ def _copy(rollout: Rollout) -> Rollout:
 
 
 def settings_of(config: RunConfig) -> list[Settings]:
-    """Sharp routing, so that some experts are idle on some rank; a weight on every loss; values that change."""
+    """Sharp routing, so that some experts are idle on some rank; a weight on every loss; values that change.
+
+    Two losses compare experts, for which all have to run: the first update does without them.
+    """
     _, first, _ = advance(config.phases, ControllerState(), Counters(), {})
-    every = LossSettings(policy=1.0, baseline=0.5, entropy=0.01, alpha_entropy=0.1, load_balance=0.3)
+    every = LossSettings(**{loss.name: 0.3 for loss in fields(LossSettings)})
+    without = replace(every, expert_diversity=0.0, semantic_orthogonality=0.0)
     return [
-        replace(first, routing="sparsemax", temperature=temperature, learning_rate=rate, losses=every)
-        for temperature, rate in ((0.05, 1e-2), (0.1, 2e-2), (0.02, 1e-2))
+        replace(first, routing="sparsemax", temperature=temperature, learning_rate=rate, losses=losses)
+        for temperature, rate, losses in ((0.05, 1e-2, without), (0.1, 2e-2, every), (0.02, 1e-2, every))
     ]
 
 
@@ -101,7 +106,7 @@ def assert_same(found: dict[str, Any], policy: torch.nn.Module, norms: list[floa
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_ranks_with_parts_of_a_batch_equal_one_rank_with_all_of_it(recorded, tmp_path: Path, size: int) -> None:
-    """Every loss and both means over a batch, idle experts, a recurrent core, truncated games, three steps of Adam."""
+    """Every loss and every mean over a batch, idle experts, a recurrent core, truncated games, three steps of Adam."""
     config, rollouts = recorded
     settings = settings_of(config)
     updates = [{"settings": s, "parts": dealt(r, size)} for s, r in zip(settings, rollouts, strict=True)]
@@ -176,6 +181,23 @@ def test_a_rank_whose_store_is_gone_still_tells_its_own_reason() -> None:
     del served
     for _ in range(2):  # the first words may still go into the socket
         assert ranks.explain(reason) is reason
+
+
+def test_a_pair_of_steps_counts_alike_on_whichever_rank_it_is() -> None:
+    """Half of the games of a rank begin new episodes all the time: it has few pairs."""
+    scores, first = torch.randn(6, 8, 4, dtype=torch.float64), torch.zeros(6, 8, dtype=torch.bool)
+    first[:, :4] = torch.rand(6, 4) < 0.8
+    alpha = torch.softmax(scores, -1)
+
+    def loss(games: slice, **over_ranks: Any) -> torch.Tensor:
+        parts = scores[:, games], alpha[:, games], first[:, games]
+        return losses.temporal_consistency_loss(*parts, 1.0, "softmax", **over_ranks)
+
+    pairs = (~first[1:]).double().mean()
+    halves = [loss(games, over_ranks=lambda own: pairs) for games in (slice(0, 4), slice(4, 8))]
+    together = loss(slice(0, 8))
+    torch.testing.assert_close(sum(halves) / 2, together)
+    assert not torch.isclose((loss(slice(0, 4)) + loss(slice(4, 8))) / 2, together)
 
 
 def test_means_over_ranks_are_taken_where_they_are_not_linear() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -460,6 +461,35 @@ def test_several_passes_are_as_many_updates_of_the_same_batch() -> None:
         alone.update(batch, phase(1e-2))
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in policy.state_dict().items())
     assert (learner.version, alone.version) == (1, 3)
+
+
+class PlainPolicy(TinyPolicy):
+    """Without a memory: a loop over steps is slow to compile."""
+
+    def forward(self, observation: Observation, state: Tensor, *, routing, temperature, first, **asked) -> PolicyOutput:
+        features = observation.blstats[:, :3].float() / 10
+        scores = torch.tanh(self.router(features))
+        alpha = torch.softmax(scores / temperature, dim=-1)
+        logits, experts = self.actor(features), self.experts(features).unflatten(-1, (E, A))
+        entropy = -(alpha * alpha.log()).sum(-1)
+        return PolicyOutput(logits, self.critic(features)[:, 0], alpha, scores, entropy, experts, state, None)
+
+
+def test_a_compiled_policy_learns_as_it_does_uncompiled(monkeypatch) -> None:
+    """Forward and backward are traced and put together anew; machine code, which takes a minute, is left out."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    batch, weights = make_batch(ENDS), {"load_balance": 0.1, "expert_diversity": 0.1}
+    found = []
+    for compiled in (False, True):
+        policy = PlainPolicy()
+        learner = Learner(policy, config(compile=compiled))
+        reports = [learner.update(batch, phase(1e-2, **weights)).diagnostics for _ in range(2)]
+        found.append((reports, policy.state_dict()))
+    (plain, before), (fast, after) = found
+    for ours, expected in zip(fast, plain, strict=True):
+        assert ours == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_normalised_rewards_are_blind_to_their_scale_and_keep_their_zero() -> None:

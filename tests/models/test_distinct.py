@@ -24,6 +24,8 @@ def test_a_row_is_found_again_by_its_number(rows: np.ndarray) -> None:
     first, number = distinct_rows(keys)
     assert torch.equal(keys[first][number], keys)
     assert len(first) == len(np.unique(rows, axis=0))
+    _, sorted_number = torch.unique(keys, dim=0, return_inverse=True)
+    assert torch.equal(sorted_number[first][number], sorted_number)  # the same rows share a number
 
 
 @given(st.lists(ROWS, max_size=5))

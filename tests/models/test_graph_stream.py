@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,10 +32,10 @@ def make_stream(make_config: MakeConfig, graph: KnowledgeGraph, implementation: 
     return stream
 
 
-def results(stream: GraphStream, conditions: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def results(stream: GraphStream, conditions: Tensor, **planned: Any) -> tuple[Tensor, dict[str, Tensor]]:
     """Output and gradients of a random linear loss."""
     stream.zero_grad()
-    out = torch.cat(stream(conditions)[:2], dim=1)
+    out = torch.cat(stream(conditions, **planned)[:2], dim=1)
     weights = torch.linspace(-1, 1, out.numel()).view_as(out).roll(7, 0)
     (out * weights).sum().backward()
     return out.detach(), {name: parameter.grad.clone() for name, parameter in stream.named_parameters()}
@@ -113,6 +114,33 @@ def test_leaving_out_repeats_changes_nothing(make_config: MakeConfig, graph: Kno
     once_a_pattern = results(stream, conditions)
     stream.deduplicate = False
     assert_same(once_a_pattern, results(stream, conditions))
+
+
+def test_a_plan_made_beforehand_changes_nothing(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
+    """Conditions are not even looked at: what a device gets is the plan."""
+    stream = make_stream(make_config, graph)
+    conditions = random_conditions(64, distinct=9)
+    plan = stream.plan(conditions)
+    assert plan is not None
+    assert_same(results(stream, conditions), results(stream, torch.zeros_like(conditions), plan=plan))
+    with torch.no_grad():
+        remembered = stream(conditions, weights_version=1)
+        planned = stream(conditions, weights_version=1, plan=plan)
+    torch.testing.assert_close(planned.intent, remembered.intent, rtol=1e-4, atol=1e-5)
+
+
+def test_without_deduplication_shapes_depend_on_the_number_of_rows_alone(
+    make_config: MakeConfig, graph: KnowledgeGraph
+) -> None:
+    """The meta device has shapes and no values: whoever looked at one would fail."""
+    stream = make_stream(make_config, graph).to("meta")
+    stream.deduplicate = False
+    with torch.no_grad():
+        read = stream(random_conditions(6, distinct=2).to("meta"))
+    assert read.intent.shape == (6, stream.hidden)
+    stream.deduplicate = True
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        stream(random_conditions(6, distinct=2).to("meta"))
 
 
 def test_both_ways_of_summing_over_operators_agree(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -14,8 +15,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from polybeast_moe.config import RunConfig
 from polybeast_moe.errors import UserError
 from polybeast_moe.graph import KnowledgeGraph
+from polybeast_moe.learning.losses import spread
 from polybeast_moe.models import Observation, Policy, PolicyOutput, build_policy, describe
-from polybeast_moe.models.graph_stream import spread
+from polybeast_moe.models.gat import OperatorStates
+from polybeast_moe.models.graph_stream import moments
+from polybeast_moe.models.interface import moved
 from polybeast_moe.models.policy import GraphMoEPolicy
 from polybeast_moe.ops.mixture import Routing
 
@@ -219,22 +223,67 @@ def test_the_graphs_prior_comes_as_scores_of_its_own_where_losses_may_want_it(
 
 def test_the_spread_of_node_states_is_0_where_all_are_alike_and_its_gradient_parts_them() -> None:
     one = torch.randn(1, 16)
-    assert spread(one.expand(9, -1)).item() == pytest.approx(0.0, abs=1e-6)
-    assert spread(one.expand(9, -1) * torch.tensor([1.0, -1.0] * 4 + [0.0])[:, None]).item() == pytest.approx(1.0)
+    assert spread_of(one.expand(9, -1)).item() == pytest.approx(0.0, abs=1e-6)
+    assert spread_of(one.expand(9, -1) * torch.tensor([1.0, -1.0] * 4 + [0.0])[:, None]).item() == pytest.approx(1.0)
     states = (one + 0.1 * torch.randn(9, 16)).requires_grad_()
-    before = spread(states)
+    before = spread_of(states)
     before.backward()
-    assert spread(states.detach() + states.grad / states.grad.norm()) > before + 0.01
-    assert spread(3 * states.detach()).item() == pytest.approx(before.item(), rel=1e-5)
+    variance = states.detach().var(0, correction=0).sum() / states.detach().square().sum(-1).mean()
+    assert before.item() == pytest.approx(variance.item(), rel=1e-4)
+    assert spread_of(states.detach() + states.grad / states.grad.norm()) > before + 0.01
+    assert spread_of(3 * states.detach()).item() == pytest.approx(before.item(), rel=1e-4)
+
+
+def spread_of(states: Tensor) -> Tensor:
+    """Of one operator whose states so many rows show."""
+    row = torch.arange(len(states))[:, None]
+    found = moments(OperatorStates(states, torch.zeros(len(states), dtype=torch.int64), row))
+    assert found is not None
+    return spread(found)
+
+
+def test_moments_count_a_state_as_often_as_rows_show_it(make_config: MakeConfig, observe: Observe) -> None:
+    policy, seen = make_policy(make_config()), observe(24)
+    halves = [policy(rows_of(seen, half)).graph_moments for half in (slice(0, 12), slice(12, 24))]
+    whole = policy(seen).graph_moments
+    torch.testing.assert_close(whole, torch.stack(halves).mean(0), rtol=1e-5, atol=1e-6)
+    policy.graph.deduplicate = False
+    torch.testing.assert_close(policy(seen).graph_moments, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_a_policy_tells_the_spread_of_its_graph_where_it_learns(make_config: MakeConfig, observe: Observe) -> None:
     policy, seen = make_policy(make_config()), observe(12)
     output = policy(seen)
-    assert 0 < output.graph_spread.item() < 1
-    output.graph_spread.backward()
+    assert 0 < spread(output.graph_moments).item() < 1
+    spread(output.graph_moments).backward()
     assert any(p.grad is not None and p.grad.any() for p in policy.graph.attention.parameters())
-    assert policy.infer(seen).graph_spread is None
+    assert policy.infer(seen).graph_moments is None
+
+
+@pytest.mark.parametrize("lstm", [0, 8])
+def test_nothing_in_inference_on_a_device_waits_for_it(
+    make_config: MakeConfig, observe: Observe, lstm: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The meta device has shapes and no values: what could be captured as a CUDA graph runs on it."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # it knows no such device
+    policy = make_policy(make_config(graph={"deduplicate": False}, policy={"lstm": lstm})).to("meta")
+    seen = moved(observe(8), lambda tensor: tensor.to("meta"))
+    temperature = torch.ones((), device="meta")
+    for routing in ("softmax", "sparsemax"):
+        output = policy.infer(seen, policy.initial_state(8), routing=routing, temperature=temperature)
+        assert output.logits.shape == (8, ACTIONS)
+        assert output.logits.device.type == "meta"
+
+
+def test_a_plan_is_made_where_the_graph_wants_one(make_config: MakeConfig, observe: Observe) -> None:
+    seen = observe(8)
+    policy = make_policy(make_config())
+    plan = policy.plan(seen.conditions)
+    assert plan is not None
+    for ours, other in zip(tensors(policy(seen._replace(graph_plan=plan))), tensors(policy(seen)), strict=True):
+        torch.testing.assert_close(ours, other)
+    for graph in ({"enabled": False}, {"deduplicate": False}):
+        assert make_policy(make_config(graph=graph)).plan(seen.conditions) is None
 
 
 def test_experts_run_sparsely_where_that_is_less_work(make_config: MakeConfig) -> None:

@@ -24,10 +24,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 A, E = len(ACTIONS), 4
 
 
-class CountingPolicy:
+class CountingPolicy(nn.Module):
     """Recurrent state counts the steps of each game's episode; every call is noted; `after` may do something then."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.calls: list[tuple[str, float, int]] = []
         self.after = lambda calls: None
 
