@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.config_files import load_config
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
+
+settings.register_profile("untimed", deadline=None)  # how fast an example runs is the machine's affair, not the test's
+settings.load_profile("untimed")
 
 TINY = """\
 env: {max_episode_steps: 30}

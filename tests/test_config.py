@@ -197,7 +197,7 @@ def never_anything_but_a_user_error(file, overrides=()):
     assert "\n" not in message
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(garbage=st.binary(max_size=60) | st.text(max_size=60).map(lambda text: text.encode("utf-8", "replace")))
 def test_garbage_gives_a_user_error(tmp_path_factory, garbage):
     file = tmp_path_factory.getbasetemp() / "garbage.yaml"
@@ -205,7 +205,7 @@ def test_garbage_gives_a_user_error(tmp_path_factory, garbage):
     never_anything_but_a_user_error(file)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(value=st.dictionaries(FORMS, VALUES, max_size=5))
 def test_any_structure_gives_a_user_error(tmp_path_factory, value):
     file = tmp_path_factory.getbasetemp() / "structure.yaml"
@@ -216,7 +216,7 @@ def test_any_structure_gives_a_user_error(tmp_path_factory, value):
 KEYS = st.lists(FORMS | st.sampled_from("01²") | st.text(max_size=3), min_size=1, max_size=4).map(".".join)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(key=KEYS, value=VALUES.map(yaml_text.dump) | st.text(max_size=20))
 def test_any_override_gives_a_user_error_or_a_configuration(tmp_path_factory, key, value):
     file = tmp_path_factory.getbasetemp() / "minimal.yaml"

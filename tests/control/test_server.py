@@ -266,7 +266,7 @@ def raw(listening, message: bytes) -> bytes:
         return answer
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(MESSAGES, max_size=3))
 def test_fuzzed_bytes_get_answers_and_harm_nobody(listening, messages: list[bytes]) -> None:
     for line in raw(listening, b"\n".join(messages)).splitlines():
@@ -287,7 +287,7 @@ def test_too_long_a_line_and_somebody_who_says_nothing_hold_nobody_up(listening)
             end.close()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(MESSAGES)
 def test_fuzzed_files_in_the_inbox_get_answers_too(listening, message: bytes) -> None:
     folder = listening.server.run_dir / inbox.FOLDER

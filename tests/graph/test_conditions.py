@@ -320,7 +320,7 @@ def test_a_full_message_without_terminator_is_read_to_its_end() -> None:
 PIECES = st.sampled_from([case["message"] for pair in CASES.values() for case in pair if "message" in case])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1), st.lists(PIECES, max_size=3))
 def test_any_observation_reads_as_the_reference_reads_it(seed: int, density: float, pieces: list[str]) -> None:
     """Maps and inventories of random glyphs: play shows few of the six thousand."""
@@ -341,7 +341,7 @@ def test_any_observation_reads_as_the_reference_reads_it(seed: int, density: flo
     assert_agrees_with_reference(batch)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 def test_nonsense_is_read_without_harm(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -18,7 +18,6 @@ ROWS = arrays.arrays(
 
 
 @given(ROWS)
-@settings(deadline=None)
 def test_a_row_is_found_again_by_its_number(rows: np.ndarray) -> None:
     keys = torch.from_numpy(rows)
     first, number = distinct_rows(keys)
@@ -29,7 +28,6 @@ def test_a_row_is_found_again_by_its_number(rows: np.ndarray) -> None:
 
 
 @given(st.lists(ROWS, max_size=5))
-@settings(deadline=None)
 def test_numbers_stay_while_the_table_grows(batches: list[np.ndarray]) -> None:
     numbers = RowNumbers(3, capacity=1)
     known: dict[tuple[int, ...], int] = {}

@@ -165,7 +165,7 @@ def by_definition(glyphs: np.ndarray, x: int, y: int) -> dict[str, tuple[int, in
     return {name: offset for name, (_, offset) in nearest.items()}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_any_map_is_read_by_the_definition(encoder: LandmarkEncoder, seed: int) -> None:
     glyphs, blstats = random_maps(seed)
@@ -178,7 +178,7 @@ def test_any_map_is_read_by_the_definition(encoder: LandmarkEncoder, seed: int) 
         assert not offsets[~present].any()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1))
 def test_a_row_does_not_depend_on_its_neighbours(encoder: LandmarkEncoder, seed: int) -> None:
     glyphs, blstats = random_maps(seed, rows=3)
@@ -187,7 +187,7 @@ def test_a_row_does_not_depend_on_its_neighbours(encoder: LandmarkEncoder, seed:
     assert torch.equal(together, torch.cat(alone))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 20), st.integers(0, 10))
 def test_moving_map_and_hero_alike_moves_nothing(encoder: LandmarkEncoder, seed: int, right: int, down: int) -> None:
     glyphs, blstats = random_maps(seed)

@@ -71,7 +71,7 @@ def test_reference_gradient_is_the_derivative() -> None:
 @given(
     rows=st.integers(1, 9), size=st.integers(1, 64), scale=st.sampled_from([1e-3, 1.0, 30.0]), seed=st.integers(0, 99)
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_properties(backend: str, rows: int, size: int, scale: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = (torch.randn(rows, size, dtype=torch.float64, generator=generator) * scale).requires_grad_()

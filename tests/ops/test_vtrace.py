@@ -37,7 +37,7 @@ clips = st.sampled_from([0.3, 1.0, 1.7, float("inf")])
     steps=st.integers(1, 12), games=st.integers(1, 4), seed=st.integers(0, 999),
     off_policy=st.sampled_from([0.0, 0.5, 3.0]), clip_rho=clips, clip_c=clips, clip_pg_rho=clips,
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_is_the_definition_over_several_episodes_and_truncations(
     steps: int, games: int, seed: int, off_policy: float, clip_rho: float, clip_c: float, clip_pg_rho: float
 ) -> None:
@@ -84,7 +84,7 @@ def test_is_the_definition_over_several_episodes_and_truncations(
 
 
 @given(steps=st.integers(1, 15), seed=st.integers(0, 999), decay=st.sampled_from([0.0, 0.5, 0.95, 1.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_on_policy_is_the_lambda_return(steps: int, seed: int, decay: float) -> None:
     generator = torch.Generator().manual_seed(seed)
     log_probs, rewards, values = (torch.randn(steps, 3, dtype=torch.float64, generator=generator) for _ in range(3))

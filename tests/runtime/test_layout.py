@@ -45,7 +45,7 @@ def size(dtype: str, shape: tuple[int, ...]) -> int:
 
 
 @given(shapes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_fields_are_aligned_and_do_not_overlap(shape: dict[str, int]) -> None:
     layout = _C.RolloutLayout(**shape)
     end = 64  # the header
@@ -60,7 +60,7 @@ def test_fields_are_aligned_and_do_not_overlap(shape: dict[str, int]) -> None:
 
 
 @given(shapes, shapes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_equal_checksums_mean_equal_fields(one: dict[str, int], other: dict[str, int]) -> None:
     first, second = _C.RolloutLayout(**one), _C.RolloutLayout(**other)
     assert (first.checksum == second.checksum) == (first.fields == second.fields)
@@ -74,7 +74,7 @@ def test_the_checksum_tells_any_two_shapes_apart(key: str) -> None:
 
 
 @given(shapes)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_final_observations_of_any_slot_fit(shape: dict[str, int]) -> None:
     """A game whose limit comes at the first step of a slot, and every limit's length after that."""
     fields = {name: dimensions for name, _, dimensions, _ in _C.RolloutLayout(**shape).fields}
@@ -159,5 +159,5 @@ class SlotOwnership(RuleBasedStateMachine):
             assert [self.region.state(slot) for slot in range(3)] == self.model
 
 
-SlotOwnership.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+SlotOwnership.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 TestSlotOwnership = SlotOwnership.TestCase

@@ -188,7 +188,7 @@ class SlotProtocol(RuleBasedStateMachine):
 
 
 TestSlotProtocol = SlotProtocol.TestCase
-TestSlotProtocol.settings = settings(max_examples=60, stateful_step_count=80, deadline=None)
+TestSlotProtocol.settings = settings(max_examples=60, stateful_step_count=80)
 
 
 def test_another_mapping_of_the_region_sees_the_same_words() -> None:
