@@ -64,10 +64,17 @@ def test_each_goal_is_measured_by_its_benchmark(pipeline_results) -> None:
 def test_the_model_adds_costs_and_deals_out_cores(pipeline_results) -> None:
     cost = pipeline_results.costs(RAW["efficiency"]["rounds"], cores=2)
     assert cost == {"engine": 50.0, "inference": 100.0, "update": 200.0}
-    assert pipeline_results.model(cost, 1.0, 1) == pytest.approx((1e6 / 350, 1e6 / 350))
-    asynchronous, inline = pipeline_results.model(cost, 0.9, 4)
-    assert asynchronous == pytest.approx(0.9 * 4e6 / 350)
+    assert pipeline_results.model(cost, 1) == pytest.approx((1e6 / 350, 1e6 / 350))
+    asynchronous, inline = pipeline_results.model(cost, 4)
+    assert asynchronous == pytest.approx(4e6 / 350)
     assert inline == pytest.approx(1e6 / (50 + 75))
+
+
+def test_the_models_row_of_the_machine_measured_is_the_measurement(pipeline_results) -> None:
+    cost = {"engine": 50.0, "inference": 100.0, "update": 200.0}
+    rows = pipeline_results.model_table(cost, 2, 4000.0, 3000.0).splitlines()
+    assert "| 2 | 4,000 | 3,000 | 1.33 |" in rows
+    assert "| 4 | 8,000 | 4,800 | 1.67 |" in rows
 
 
 def test_the_page_names_every_goal_and_the_commands(pipeline_results, tmp_path: Path, monkeypatch) -> None:
