@@ -49,7 +49,7 @@ def frames_alone(part: str, games: int, seconds: float, config_path: str, overri
     torch.set_num_threads(1)
     shape = [f"runtime.games_per_group={games}", f"runtime.unroll={UNROLL}", "runtime.mode=asynchronous"]
     config = load_config(config_path, [*overrides, *shape])
-    graph = load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
+    graph = load_graph(resolve_data_file(config.graph.file)) if config.reads_graph else None
     policy = build_policy(config, graph, num_actions=len(ACTIONS))
     package = check_nle()
     layout = rollout_layout(config, policy.initial_state(1).shape[1])

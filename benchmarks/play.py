@@ -54,7 +54,7 @@ def trained_player(run_dir: Path, seed: int = 0, overrides: Sequence[str] = ()) 
         raise UserError(f"run directory {run_dir}: has no snapshot yet")
     snapshot = load(path)
     settings = snapshot.state["controller"]["settings"]
-    graph = load_graph(resolve_data_file(config.graph.file, run_dir)) if config.graph.enabled else None
+    graph = load_graph(resolve_data_file(config.graph.file, run_dir)) if config.reads_graph else None
     policy = build_policy(config, graph, num_actions=len(ACTIONS))
     policy.load_state_dict(snapshot.weights)
     state = policy.initial_state(GAMES)

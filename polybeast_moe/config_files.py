@@ -124,7 +124,7 @@ def _read(file: Path) -> str:
 
 def _with_graph_file(config: RunConfig, near: Path, place: str) -> RunConfig:
     """Pins the graph file, so that a resume from another working directory finds the same one."""
-    if not config.graph.enabled:
+    if not config.reads_graph:
         return config
     try:
         found = resolve_data_file(config.graph.file, near)

@@ -24,6 +24,9 @@ SHARED: dict[str, Any] = {
     "policy.class": "peers.our_policy.SharedPolicy",
     "policy.single_expert": "equal_parameters",
     "policy.message": False,
+    "policy.landmarks": False,
+    "policy.action_mask": False,
+    "env.store_glyphs": False,
     "graph.enabled": False,
 }
 WITHOUT_ROUTER = ("load_balance",)

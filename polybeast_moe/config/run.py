@@ -170,11 +170,10 @@ class RunConfig(Section):
             raise misfit(("policy", "router", "kind"), "scenes needs env.store_glyphs: true")
         return self
 
-    @model_validator(mode="after")
-    def _the_mask_has_a_graph(self) -> RunConfig:
-        if self.policy.action_mask and not self.graph.enabled:
-            raise misfit(("policy", "action_mask"), "needs graph.enabled: true")
-        return self
+    @property
+    def reads_graph(self) -> bool:
+        """Whether the policy reads the knowledge graph: in a stream of its own, or for its action mask alone."""
+        return self.graph.enabled or self.policy.action_mask
 
     @model_validator(mode="after")
     def _a_target_knows_what_is_routed(self) -> RunConfig:

@@ -9,5 +9,5 @@ from polybeast_moe.graph.schema import KnowledgeGraph
 
 
 def configured_graph(config: RunConfig) -> KnowledgeGraph | None:
-    """Returns the graph of the policy's graph stream, None when that is off. Raises UserError as `load_graph` does."""
-    return load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
+    """Returns the graph that the policy reads, None where it reads none. Raises UserError as `load_graph` does."""
+    return load_graph(resolve_data_file(config.graph.file)) if config.reads_graph else None

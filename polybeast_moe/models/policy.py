@@ -86,8 +86,8 @@ class GraphMoEPolicy(Policy):
     def __init__(self, config: RunConfig, graph: KnowledgeGraph | None, *, num_actions: int) -> None:
         super().__init__()
         policy = config.policy
-        if config.graph.enabled and graph is None:
-            raise ValueError("graph.enabled is true: a policy needs its knowledge graph")
+        if config.reads_graph and graph is None:
+            raise ValueError("graph.enabled or policy.action_mask is true: this policy needs its knowledge graph")
         self.num_actions = num_actions
         self.expert_names = policy.expert_names
         self.expert_execution = policy.expert_execution

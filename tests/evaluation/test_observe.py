@@ -57,6 +57,8 @@ def test_it_equals_what_actors_write(make_config, nle_package, tmp_path, charact
     for t in range(STEPS):
         ours, theirs = observe(raw, previous, config.env, stairs), rollout.observation(t)
         for name, value in theirs._asdict().items():
+            if name == "graph_plan":  # nobody observes it
+                continue
             assert value.dtype == getattr(ours, name).dtype, name
             assert torch.equal(value, getattr(ours, name)), f"{name} at step {t}"
             compared += 1

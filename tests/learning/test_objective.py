@@ -16,7 +16,7 @@ from polybeast_moe.models import PolicyOutput
 T, E, A, HIDDEN = 6, 4, 5, 3
 PARTS = (5, 3)  # games of each rank
 NOTHING = LossSettings(**{loss.name: 0.0 for loss in fields(LossSettings)})
-LOSSES = [loss.name for loss in fields(LossSettings)]
+LOSSES = [loss.name for loss in fields(LossSettings) if loss.name != "extra"]  # that one is the user's
 
 OverRanks = Callable[[Tensor], Tensor]
 

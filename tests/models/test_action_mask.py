@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from polybeast_moe import _C
 from polybeast_moe.envs.engine import ACTION_NAMES, ACTIONS
 from polybeast_moe.errors import UserError
 from polybeast_moe.graph import KnowledgeGraph, Operator, load_graph
 from polybeast_moe.graph.actions import action_indices
+from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning import losses
 from polybeast_moe.models import build_policy
 from polybeast_moe.models.action_mask import MASKED, ActionMask, masked_alike
@@ -151,6 +151,10 @@ def test_a_policy_masks_the_same_in_inference_and_in_training(make_config, obser
     torch.testing.assert_close(played.logits, learnt.logits.detach(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_mask_needs_a_graph(make_config) -> None:
-    with pytest.raises(ValidationError, match=r"action_mask.*|graph\.enabled: true"):
-        make_config(policy={"action_mask": True}, graph={"enabled": False})
+def test_a_policy_without_a_graph_stream_masks_by_the_graph_all_the_same(make_config, observe) -> None:
+    config = make_config(policy={"action_mask": True}, graph={"enabled": False})
+    policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
+    observation = observe(2)._replace(conditions=torch.cat([lit("depth_1"), lit("stairs_down_underfoot")]))
+    assert (policy(observation).logits[:, DOWN] == MASKED).tolist() == [True, False]
+    with pytest.raises(ValueError, match=r"action_mask is true: this policy needs its knowledge graph"):
+        build_policy(config, None, num_actions=len(ACTIONS))

@@ -28,7 +28,7 @@ Observe = Callable[..., Observation]
 
 
 def make_policy(config: RunConfig, graph: KnowledgeGraph | None = None) -> GraphMoEPolicy:
-    if graph is None and config.graph.enabled:
+    if graph is None and config.reads_graph:
         graph = random_graph()
     policy = build_policy(config, graph, num_actions=ACTIONS)
     assert isinstance(policy, GraphMoEPolicy)
