@@ -43,7 +43,8 @@ CHANGES = (
 
 
 def torchrun(size: int, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", PROGRAM]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}"]
+    command += [f"--log-dir={folder / 'torchrun'}", PROGRAM]  # a folder of its own would stay
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     return subprocess.run([*command, folder], capture_output=True, text=True, env=environment, timeout=240)
 
