@@ -57,13 +57,7 @@ class Follower:
         device = torch.device(config.runtime.device)
         use(device)
         self._policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS)).to(device)
-        self._learner = Learner(
-            self._policy,
-            config.learner,
-            ranks,
-            experts=len(config.policy.expert_names),
-            graph_hidden=config.graph.hidden,
-        )
+        self._learner = Learner.configured(self._policy, config, ranks)
         seed_all(config.seed)
         standing: Standing = ranks.from_lead(_NOTHING)
         self._policy.load_state_dict(standing.weights)

@@ -137,13 +137,7 @@ class Trainer:
         self._graph_hash = graph.hash if graph is not None else None
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS)).to(device)
         select_mixture(config.policy.mixture_backend, device, len(config.policy.experts))  # or refuses
-        self._learner = Learner(
-            self._policy,
-            config.learner,
-            ranks,
-            experts=len(config.policy.expert_names),
-            graph_hidden=config.graph.hidden,
-        )
+        self._learner = Learner.configured(self._policy, config, ranks)
         self._recorder = EpisodeRecorder(config.env, run_dir.replays, config.monitoring.replays, console.log)
         self._snapshots = SnapshotWriter(
             run_dir.snapshots,

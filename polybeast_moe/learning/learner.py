@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from polybeast_moe.config import LearnerConfig, OptimizerConfig
+from polybeast_moe.config import LearnerConfig, OptimizerConfig, RunConfig
 from polybeast_moe.errors import UserError
 from polybeast_moe.import_paths import function_at
 from polybeast_moe.learning import losses
@@ -85,6 +85,12 @@ class Learner:
         self._own_reward = function_at(reward, "learner.reward.function") if reward else None
         self._before: Settings | None = None
         self.version = 0
+
+    @classmethod
+    def configured(cls, policy: Policy, config: RunConfig, ranks: Ranks) -> Learner:
+        """Makes the learner of a run, the same on every rank."""
+        experts, graph_hidden = len(config.policy.expert_names), config.graph.hidden
+        return cls(policy, config.learner, ranks, experts=experts, graph_hidden=graph_hidden)
 
     def update(self, batch: Batch | None, settings: Settings, share: float = 1.0) -> UpdateReport:
         """Takes one step on the batch with the phase's settings, or as many as `passes` says.

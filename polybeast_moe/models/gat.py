@@ -14,6 +14,7 @@ themselves: one state for all patterns.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -118,7 +119,7 @@ class NodeCounts(NamedTuple):
     operators: int
 
 
-class GraphAttentionStack(nn.Module):
+class GraphAttentionStack(nn.Module, ABC):
     """Node embeddings and two attention layers: what both implementations share. Subclasses run them.
 
     Nodes are the conditions, the effects, then the operators; the input of a node is its identity plus its type.
@@ -138,13 +139,13 @@ class GraphAttentionStack(nn.Module):
         self.first, self.second = self.layer(hidden, heads), self.layer(hidden, heads)
         self.first_norm, self.second_norm = nn.LayerNorm(hidden), nn.LayerNorm(hidden)
 
+    @abstractmethod
     def layer(self, hidden: int, heads: int) -> nn.Module:
         """Makes one attention layer."""
-        raise NotImplementedError
 
+    @abstractmethod
     def operator_states(self, words: Tensor) -> OperatorStates:
         """Packed conditions [U, W] -> operator states."""
-        raise NotImplementedError
 
     def forward(self, words: Tensor) -> OperatorStates:
         """Packed conditions [U, W] -> operator states, as `operator_states`."""
