@@ -2,14 +2,16 @@
 
     python benchmarks/soak.py --results                  # 60 minutes; writes docs/results/soak.{md,json,png}
     python benchmarks/soak.py --minutes 1 --every 2      # a short one, to see that it works
+    python benchmarks/soak.py --config score --keep runs/score --results    # its own curriculum; the run is kept
 
-The run is `polybeast-moe train quickstart` with a curriculum that does not end. Every few seconds the proportional
-memory (PSS), open descriptors, mappings and threads of each of its processes are read from /proc, and its frames from
-its control socket. An actor and the policy worker are killed once each on the way (`--kills 0`: nobody): they have to
-come back, and nobody else may. With every sample the router temperature is set by hand, and the answer timed: it comes
-when the next step inferred knows the value. Drift is the least-squares slope over what follows the warm-up, as a share
-of the mean and hour; its interval is that of slopes over samples drawn again in blocks of a minute, 1,000 times. The
-minute after a kill does not count.
+The run is `polybeast-moe train quickstart` with a curriculum that does not end, or another run with its own
+(`--keep`). Every few seconds the proportional memory (PSS), open descriptors, mappings and threads of each of its
+processes are read from /proc, and its frames from its control socket. An actor and the policy worker are killed once
+each on the way (`--kills 0`: nobody): they have to come back, and nobody else may. Once a minute the router
+temperature is set by hand to what it is, the answer timed, and the value released: the answer comes when the next
+step inferred knows the value. Drift is the least-squares slope over what follows the warm-up, as a share of the mean
+and hour; its interval is that of slopes over samples drawn again in blocks of a minute, 1,000 times. The minute after
+a kill does not count.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from polybeast_moe.errors import UserError
 
 KINDS = ("pss_bytes", "descriptors", "mappings", "threads")
 LONGEST_START = 300.0
+SET_EVERY = 60.0  # seconds between two values set by hand
 AFTER_A_KILL = 60.0  # seconds that do not count, a tenth of a short run
 
 
@@ -51,6 +54,7 @@ def parse() -> argparse.Namespace:
         "--kills", type=int, default=2, help="an actor at a third of the time, the policy worker at two"
     )
     parser.add_argument("--config", default="quickstart")
+    parser.add_argument("--keep", type=Path, metavar="RUN_DIR", help="keep the run there, with its own curriculum")
     parser.add_argument("--json", type=Path, help="also write samples and figures here")
     parser.add_argument("--results", action="store_true", help="write docs/results/soak.{md,json,png}")
     return parser.parse_intermixed_args()
@@ -75,10 +79,11 @@ def main() -> int:
 
 def soak(arguments: argparse.Namespace, folder: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
     """Runs and watches; returns the samples, the kills and how many processes were replaced."""
-    run_dir = folder / "run"
+    run_dir = arguments.keep or folder / "run"
     endless = "phases=[{name: soak, until: {frames: 1_000_000_000_000}, routing: sparsemax, temperature: 0.5}]"
     command = [sys.executable, "-m", "polybeast_moe", "train", arguments.config, "--run-dir", str(run_dir)]
-    command += [endless, "targets={}", "evaluation.random_episodes=0", *arguments.overrides]
+    command += [] if arguments.keep else [endless, "targets={}"]
+    command += ["evaluation.random_episodes=0", *arguments.overrides]
     with (folder / "output.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(folder)})
     try:
@@ -93,6 +98,8 @@ def soak(arguments: argparse.Namespace, folder: Path) -> tuple[list[dict[str, An
                     {"seconds": passed, "process": kill(process.pid, "actor" if len(kills) % 2 == 0 else "policy")}
                 )
             samples.append({"seconds": passed, **look(process.pid, run_dir)})
+            if len(samples) % max(1, round(SET_EVERY / arguments.every)) == 1 or arguments.every >= SET_EVERY:
+                samples[-1]["answer_seconds"] = set_by_hand(run_dir)
             time.sleep(max(0.0, arguments.every - (time.monotonic() - began - passed)))
         restarts = status(run_dir)["restarts"]
         process.send_signal(signal.SIGTERM)
@@ -125,11 +132,18 @@ def status(run_dir: Path) -> dict[str, Any]:
     return send(run_dir, Command("status"))
 
 
-def look(trainer: int, run_dir: Path) -> dict[str, Any]:
-    """One sample: frames, how soon a change took hold, and what each process holds, by its name."""
+def set_by_hand(run_dir: Path) -> float:
+    """Sets the temperature to what it is and releases it; returns the seconds until the change had taken hold."""
+    temperature = status(run_dir)["router_temperature"]
     asked = time.monotonic()
-    send(run_dir, Command("set", "router_temperature", 0.5))  # what it is anyway
+    send(run_dir, Command("set", "router_temperature", temperature))
     answered = time.monotonic() - asked
+    send(run_dir, Command("release", "router_temperature"))
+    return answered
+
+
+def look(trainer: int, run_dir: Path) -> dict[str, Any]:
+    """One sample: frames, and what each process holds, by its name."""
     now = status(run_dir)
     found = {}
     for process in [psutil.Process(trainer), *psutil.Process(trainer).children(recursive=True)]:
@@ -145,7 +159,7 @@ def look(trainer: int, run_dir: Path) -> dict[str, Any]:
         except (OSError, psutil.Error):  # it has just died
             continue
     own = ("frames", "wall_seconds", "snapshot_wait_seconds")
-    return {**{name: now[name] for name in own}, "answer_seconds": answered, "processes": found}
+    return {**{name: now[name] for name in own}, "processes": found}
 
 
 def pss(pid: int) -> int:
@@ -179,7 +193,7 @@ def judge(samples: Sequence[dict[str, Any]], kills: Sequence[dict[str, Any]], wa
     middles = np.array([(a["seconds"] + b["seconds"]) / 2 for a, b in pairs]) / 3600
     speed = np.array([(b["frames"] - a["frames"]) / (b["seconds"] - a["seconds"]) for a, b in pairs])
     waited = samples[-1]["snapshot_wait_seconds"] / samples[-1]["wall_seconds"]
-    answers = sorted(sample["answer_seconds"] for sample in samples)
+    answers = sorted(sample["answer_seconds"] for sample in samples if "answer_seconds" in sample)
     figures: dict[str, Any] = {
         "snapshot_wait_share": Measured(waited, waited, waited),
         "answer_seconds": Measured(answers[-1], answers[0], answers[-1]),
@@ -240,6 +254,8 @@ def publish(
         table.append(f"| {name} | {' | '.join(cells)} |")
     count = float(figures["unexpected_restarts"])
     command = f"python benchmarks/soak.py --results --minutes {arguments.minutes:g} --every {arguments.every:g}"
+    command += f" --config {arguments.config} --warm-up {arguments.warm_up:g}"
+    command += f" --keep {arguments.keep}" if arguments.keep else ""
     write(
         "soak",
         title="An hour of training",
