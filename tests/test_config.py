@@ -236,7 +236,7 @@ def test_yaml_reads_back_what_it_wrote(value):
     assert plain(yaml_text.parse(yaml_text.dump(value), "text")[0]) == plain(value)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "debug", "reference_v3"])
+@pytest.mark.parametrize("name", ["quickstart", "debug", "reference_v3", "score"])
 def test_bundled_configurations(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # nothing of the repository is in the working directory
     config = load_config(name)

@@ -25,7 +25,7 @@ void RewardTerms::begin_episode(const nle_obs& seen) {
 
 void RewardTerms::write(const nle_obs& seen, bool prompted, double* row) {
   std::fill_n(row, kRewardTerms.size(), 0.0);
-  row[10] = seen.done && seen.how_done <= kGenocided ? 1.0 : 0.0;
+  row[11] = seen.done && seen.how_done <= kGenocided ? 1.0 : 0.0;
   if (!seen.in_normal_game) return;
   const Status now = status(seen), before = std::exchange(last_, now);
   row[0] = static_cast<double>(now.score - before.score);
@@ -38,8 +38,9 @@ void RewardTerms::write(const nle_obs& seen, bool prompted, double* row) {
   row[5] = static_cast<double>(see_squares(seen));
   row[6] = static_cast<double>(now.hit_points - before.hit_points);
   row[7] = static_cast<double>(now.hunger - before.hunger);
-  row[8] = static_cast<double>(now.armour_class - before.armour_class);
-  row[9] = prompted && now.time == before.time ? 1.0 : 0.0;
+  row[8] = std::max(row[7], 0.0);
+  row[9] = static_cast<double>(now.armour_class - before.armour_class);
+  row[10] = prompted && now.time == before.time ? 1.0 : 0.0;
 }
 
 std::size_t RewardTerms::see_squares(const nle_obs& seen) {

@@ -13,7 +13,7 @@
 namespace pbm::nethack {
 
 // The columns, in order. Each is 0 in a step after which there is no game to look at, except for `death`.
-inline constexpr std::array<std::string_view, 11> kRewardTerms = {
+inline constexpr std::array<std::string_view, 12> kRewardTerms = {
     "score",                 // change of the in-game score
     "gold",                  // change of the gold carried
     "experience_points",     // change of the experience points
@@ -22,6 +22,7 @@ inline constexpr std::array<std::string_view, 11> kRewardTerms = {
     "new_squares",           // squares of the level that show something for the first time in this episode
     "hit_points",            // change of the hit points
     "hunger",                // change of the nutrition (900 at the start; lower is hungrier)
+    "eaten",                 // by how much the nutrition rose; 0 where it fell
     "armour_class",          // change of the armour class (lower protects better)
     "only_prompt",           // 1 when the action raised a prompt and took no time
     "death",                 // 1 when the hero died

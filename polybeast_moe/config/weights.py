@@ -53,6 +53,7 @@ class RewardWeights(Section):
     new_squares: Schedule = 0.0
     hit_points: Schedule = 0.0
     hunger: Schedule = 0.0
+    eaten: Schedule = 0.0
     armour_class: Schedule = 0.0
     only_prompt: Schedule = 0.0
     death: Schedule = 0.0

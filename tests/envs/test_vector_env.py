@@ -210,6 +210,7 @@ def test_reward_terms_add_up_to_what_the_observations_say(make_env: MakeEnv) -> 
             for name, index in of.items():
                 assert terms[game, column[name]] == now[game, index] - before[game, index], name
             assert terms[game, column["only_prompt"]] <= (now[game, 20] == time_before[game])
+            assert terms[game, column["eaten"]] == max(terms[game, column["hunger"]], 0)
             penalty = -0.01 if now[game, 20] == time_before[game] else 0.0
             assert reward[game] == terms[game, column["score"]] + penalty
         assert (terms[fresh] == 0).all()
@@ -222,6 +223,18 @@ def test_reward_terms_add_up_to_what_the_observations_say(make_env: MakeEnv) -> 
     assert deaths >= 1
     assert prompts > 0
     assert squares > 500
+
+
+def test_a_meal_is_a_reward_term_of_its_own(make_env: MakeEnv) -> None:
+    env = make_env(num_envs=1, reward_terms=True, observation_keys=("message",))
+    env.reset(seed=3)
+    column = env.reward_term_names.index("eaten")
+    eat, west = (list(tasks.TASK_ACTIONS).index(key) for key in (nethack.Command.EAT, nethack.CompassDirection.W))
+    observation, *_, info = env.step([eat])
+    assert b"[ghij or ?*]" in bytes(observation["message"][0])
+    assert info["reward_terms"][0, column] == 0
+    *_, info = env.step([west])  # h: one of the Monk's apples, worth 50, less what the turn took
+    assert info["reward_terms"][0, column] == 49
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from polybeast_moe.ops import vtrace
 
 GRAPH = load_graph(Path(__file__).resolve().parents[2] / "configs" / "graphs" / "nethack.yaml")
 NAMES = _C.condition_names()
-UP, DOWN = ACTION_NAMES.index("UP"), ACTION_NAMES.index("DOWN")
+UP, DOWN, EAT = (ACTION_NAMES.index(name) for name in ("UP", "DOWN", "EAT"))
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,14 @@ def test_the_stairs_open_what_they_lead_to(mask: ActionMask) -> None:
     assert ruled_out(mask, "stairs_up_underfoot") == {DOWN}
     assert ruled_out(mask, "stairs_up_underfoot", "depth_1") == {UP, DOWN}, "the way out of the dungeon"
     assert ruled_out(mask, "stairs_down_known", "stairs_down_adjacent") == {UP, DOWN}
+
+
+@pytest.mark.parametrize("sated", ["not_hungry", "satiated"])
+def test_only_the_hungry_eat(mask: ActionMask, sated: str) -> None:
+    assert ruled_out(mask, sated) == {UP, DOWN, EAT}
+    assert ruled_out(mask, sated, "prompt_choice", "prompt_eat") == set(), "there, `e` is a letter"
+    for hungry in ("hungry", "weak", "fainting"):
+        assert ruled_out(mask, hungry, "has_food") == {UP, DOWN}
 
 
 @pytest.mark.parametrize("prompt", ["prompt_choice", "prompt_text_or_more"])
