@@ -383,3 +383,14 @@ def test_importing_the_environments_imports_no_torch() -> None:
     script = "import sys, polybeast_moe.envs as e; e.NetHackVectorEnv; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
     assert polybeast_moe.envs.NetHackVectorEnv is NetHackVectorEnv
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core is nobody's own")
+def test_processes_keep_to_cores_of_their_own(make_env: MakeEnv) -> None:
+    env = make_env(num_envs=4, num_processes=2)
+    env.reset(seed=1)
+    first, second = (os.sched_getaffinity(pid) for pid in env._player.pids)
+    assert first
+    assert second
+    assert not first & second
+    assert first | second == os.sched_getaffinity(0)
