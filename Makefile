@@ -5,7 +5,7 @@ RECORDINGS = build/recordings/random.pt $(wildcard build/recordings/trained.pt)
 SOURCES := setup.py pyproject.toml $(shell find csrc -name '*.cc' -o -name '*.h')
 CXX_FILES := $(shell find csrc tests -name '*.cc' -o -name '*.h' -o -name '*.c')
 
-.PHONY: install train test test-sanitized docs chaos soak soak-resets results results-learning benchmark benchmark-quick \
+.PHONY: install train test test-sanitized wheel-check docs chaos soak soak-resets results results-learning benchmark benchmark-quick \
     peers lint format clean
 
 install: .venv/.built
@@ -41,6 +41,11 @@ test-sanitized: install
 	PYTHONPATH=$(SANITIZED)/lib ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so.6)" \
 	    $(BIN)/pytest -p no:cacheprovider $(SANITIZED_TESTS)
+
+# What a release would hand out, tried: distributions built from what git tracks, the wheel installed in an empty
+# environment with its pinned dependencies, a run trained with it. Leaves nothing behind; takes 2 GB meanwhile.
+wheel-check: install
+	tools/wheel_check.sh
 
 # Processes killed within a run, then whole runs.
 chaos: install

@@ -26,6 +26,7 @@ extension = Pybind11Extension(
     include_dirs=["csrc"],
     cxx_std=20,
     extra_compile_args=flags,
+    libraries=["dl", "pthread"],  # parts of libc itself only since glibc 2.34
     extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
     depends=sorted(str(path) for path in Path("csrc").rglob("*.h")),
 )
@@ -61,6 +62,7 @@ class BuildExtensionAndPrograms(build_ext):
                 [main, *shared],
                 program,
                 output_dir=str(Path(self.get_ext_fullpath("polybeast_moe._C")).parent),
+                libraries=extension.libraries,
                 target_lang="c++",
                 extra_postargs=extension.extra_link_args,
             )

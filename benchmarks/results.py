@@ -1,10 +1,12 @@
-"""What a benchmark claims: goals from docs/results/goals.yaml, and the pair docs/results/NAME.{md,json}.
+"""What a benchmark claims: goals of docs/results/goals.yaml, the pair docs/results/NAME.{md,json}, the README's table.
 
 A benchmark hands over what it measured by the goals' names; whether a goal is met is decided here and nowhere else:
 
     measured = {"reset_ms": spread(samples), "speed_up": Measured(3.2, 3.0, 3.4)}
     write("engine", title="The engine", measured=measured, sections=["## Steps a second\\n\\n| ... |"], raw=figures,
           commands=["python benchmarks/engine.py --results"])
+
+    python benchmarks/results.py    # the README's table again, from the results as they are
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import json
 import math
 import os
 import platform
+import re
 import statistics
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -25,7 +28,33 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
+README = ROOT / "README.md"
 PACKAGES = ("polybeast-moe", "torch", "nle", "gymnasium", "numba", "numpy")
+
+# What the README shows of the results, page by page; what a page would hold is said where there is none yet.
+SHOWN = {
+    "benchmarks": (
+        "this project next to Monobeast, Sample Factory and others (`make benchmark`)",
+        ("same_net_sample_factory", "same_net_monobeast", "default_sample_factory", "default_monobeast", "score_30min"),
+    ),
+    "pipeline": (
+        "whole runs (`make results`)",
+        ("frames_per_second", "async_over_inline", "pipeline_efficiency", "recovery_seconds"),
+    ),
+    "engine": (
+        "the engine (`make results`)",
+        ("engine_sync_32", "engine_sync_128", "engine_async_32", "reset_ms"),
+    ),
+    "graph": ("graph attention (`make benchmark`)", ("graph_in_all",)),
+    "ops": ("the expert mixture (`make benchmark`)", ("ops_numba_torch_e4",)),
+    "chaos_runs": ("runs that are killed (`make chaos`)", ("chaos_runs_kills", "chaos_runs_differences")),
+    "curriculum": (
+        "scores over training seeds (`make results-learning`)",
+        ("curriculum_minutes", "mean_score", "median_score", "usage_entropy"),
+    ),
+    "soak": ("an hour of training (`make soak`)", ("soak_memory_drift", "soak_speed_drift")),
+}
+_BLOCK = re.compile(r"(<!-- results: [^>]*-->\n).*?(<!-- end of results -->\n)", re.DOTALL)
 
 
 class Measured(NamedTuple):
@@ -124,7 +153,7 @@ def write(
     """Writes `folder`/NAME.md and NAME.json and returns the judged goals.
 
     `sections` are Markdown, one after the other below the table of goals; `raw` is whatever the figures were made of;
-    `about` is `machine()` as it was before the measurement (the load average is of then).
+    `about` is `machine()` as it was before the measurement (the load average is of then). The README's table follows.
     """
     judged = judge(measured, read_goals(folder / "goals.yaml"))
     about = dict(about or machine())
@@ -153,7 +182,32 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.json").write_text(json.dumps(report, indent=1) + "\n")
     (folder / f"{name}.md").write_text("\n\n".join(parts) + "\n")
+    if folder == RESULTS:
+        refresh(README)
     return judged
+
+
+def refresh(page: Path, folder: Path = RESULTS) -> None:
+    """Puts the table of `folder`'s results between the marks of a page, `README.md`."""
+    page.write_text(_BLOCK.sub(lambda block: f"{block[1]}\n{summary(folder)}\n{block[2]}", page.read_text()))
+
+
+def summary(folder: Path) -> str:
+    """The goals of `SHOWN` as `folder` has them measured, as a Markdown table, and what has not been measured."""
+    rows, missing = ["| goal | measured | lowest to highest | met |", "|---|---|---|---|"], []
+    for name, (what, shown) in SHOWN.items():
+        if not (folder / f"{name}.json").exists():
+            missing.append(what)
+            continue
+        goals = {goal["name"]: goal for goal in json.loads((folder / f"{name}.json").read_text())["goals"]}
+        for goal in (goals[key] for key in shown if key in goals):
+            low, high = _number(goal["low"]), _number(goal["high"])
+            rows.append(
+                f"| [{goal['goal']}](docs/results/{name}.md) | {_number(goal['measured'])} |"
+                f" {low if low == high else f'{low} to {high}'} | {'yes' if goal['met'] else 'no'} |"
+            )
+    tail = ["", f"Not measured yet: {'; '.join(missing)}."] if missing else []
+    return "\n".join([*rows, *tail]) + "\n"
 
 
 def _known(value: float) -> float | None:
@@ -184,11 +238,17 @@ def machine() -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The checked-out commit, with a mark when files other than results differ from it; empty outside a repository."""
+    """The checked-out commit, with a mark when files that results do not write differ from it; empty where none is."""
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs/results")
+    changed = git(
+        "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)docs/results", ":(exclude)README.md"
+    )
     return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if changed else "")
+
+
+if __name__ == "__main__":
+    refresh(README)

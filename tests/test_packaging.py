@@ -1,12 +1,20 @@
-"""What an installed package brings along, beside modules and programs."""
+"""What an installed package brings along, beside modules and programs, and what a release says of itself.
+
+That a wheel trains where nothing else of the repository is, `make wheel-check` tries.
+"""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import yaml
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
 def test_an_installed_package_brings_every_configuration(tmp_path: Path) -> None:
@@ -20,3 +28,24 @@ def test_an_installed_package_brings_every_configuration(tmp_path: Path) -> None
     code += "print(bundled_configs())"
     found = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True, text=True)
     assert found.stdout.strip() == str(brought)
+
+
+def test_the_newest_release_of_the_changelog_is_the_version() -> None:
+    headings = re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[:2] == ["Unreleased", PROJECT["version"]]
+
+
+def test_a_citation_names_the_project_and_leaves_the_version_to_pyproject() -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["authors"] == [{"name": "The polybeast_moe project"}]
+    assert citation["license"] == PROJECT["license"]
+    assert not {"version", "date-released"} & citation.keys()
+
+
+def test_every_licence_text_is_shipped_and_explained() -> None:
+    shipped = {path for pattern in PROJECT["license-files"] for path in REPOSITORY.glob(pattern)}
+    texts = set((REPOSITORY / "licenses").iterdir())
+    assert shipped == texts | {REPOSITORY / "LICENSE", REPOSITORY / "THIRD_PARTY.md"}
+    notice = (REPOSITORY / "THIRD_PARTY.md").read_text()
+    assert all(f"(licenses/{text.name})" in notice for text in texts)

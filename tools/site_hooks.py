@@ -24,6 +24,7 @@ OUTSIDE = {
     "README.md": "overview.md",
     "CONTRIBUTING.md": "contributing.md",
     "CHANGELOG.md": "changelog.md",
+    "THIRD_PARTY.md": "licences.md",
     "benchmarks/README.md": "benchmarks.md",
 }
 COMMAND_LINE = "reference/command-line.md"

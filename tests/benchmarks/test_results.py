@@ -93,3 +93,41 @@ def test_a_figure_without_a_goal_is_refused_and_nothing_is_written(results: Modu
     with pytest.raises(KeyError, match="unheard_of"):
         results.write("x", title="X", measured=measured, sections=[], raw={}, commands=[], folder=folder)
     assert not (folder / "x.md").exists()
+
+
+def test_the_readme_shows_the_results_as_they_are(results: ModuleType) -> None:
+    readme = results.README.read_text()
+    assert readme.count(results.summary(results.RESULTS)) == 1, "run: python benchmarks/results.py"
+
+
+def test_the_table_holds_what_was_measured_and_names_what_was_not(results: ModuleType, tmp_path: Path) -> None:
+    goals = [
+        {"name": "reset_ms", "goal": "a reset ≤ 1", "measured": 0.25, "low": 0.25, "high": 0.25, "met": True},
+        {"name": "not_shown", "goal": "more", "measured": 2, "low": 1, "high": 3, "met": True},
+        {"name": "engine_sync_32", "goal": "games ≥ 3.5", "measured": 3, "low": 2, "high": 4, "met": False},
+    ]
+    (tmp_path / "engine.json").write_text(json.dumps({"goals": goals}))
+    table, missing = results.summary(tmp_path).strip().split("\n\n")
+    assert table.splitlines()[2:] == [
+        "| [games ≥ 3.5](docs/results/engine.md) | 3 | 2 to 4 | no |",
+        "| [a reset ≤ 1](docs/results/engine.md) | 0.25 | 0.25 | yes |",
+    ]
+    assert "make soak" in missing
+    assert "the engine" not in missing
+
+
+def test_refreshing_leaves_the_rest_of_the_page_alone(results: ModuleType, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- results: here -->\nold\n<!-- end of results -->\nafter\n")
+    results.refresh(page, tmp_path)
+    first = page.read_text()
+    results.refresh(page, tmp_path)
+    assert page.read_text() == first
+    assert first.startswith("before\n<!-- results: here -->\n\n| goal |")
+    assert first.endswith("\n\n<!-- end of results -->\nafter\n")
+    assert "old" not in first
+
+
+def test_every_goal_that_the_readme_would_show_exists(results: ModuleType) -> None:
+    shown = {name for _, names in results.SHOWN.values() for name in names}
+    assert shown <= results.read_goals().keys()
