@@ -15,7 +15,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from polybeast_moe.control.protocol import LONGEST_COMMAND, LONGEST_REPLY
@@ -59,7 +59,7 @@ def answer(folder: Path, identity: str, reply: bytes) -> None:
     _publish(folder, identity + _REPLY, reply)
 
 
-def ask(run_dir: Path, message: bytes, patience: float, is_over: Callable[[], bool] = lambda: False) -> bytes:
+def ask(run_dir: Path, message: bytes, patience: float) -> bytes:
     """Leaves a command and waits for its reply.
 
     Raises:
@@ -78,7 +78,7 @@ def ask(run_dir: Path, message: bytes, patience: float, is_over: Callable[[], bo
     reply = folder / (identity + _REPLY)
     deadline = time.monotonic() + patience
     try:
-        while time.monotonic() < deadline and not is_over():
+        while time.monotonic() < deadline:
             content = _take(reply, LONGEST_REPLY, owner)
             if content is not None:
                 return content

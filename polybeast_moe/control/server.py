@@ -131,6 +131,8 @@ class ControlServer:
         try:
             order = Order(parse_command(message))
             self._orders.put(order)
+            if self._closed.is_set() and order.reply.cancel():  # it came behind those that `close` has told
+                raise UserError("the run has ended")
             return encode_reply(order.reply.result(_PATIENCE))
         except UserError as error:
             return encode_reply(error=str(error))
