@@ -156,7 +156,7 @@ def measure(forms: dict[str, GraphStream], conditions: Tensor, repeats: int) -> 
         for name, form in forms.items():
             torch.testing.assert_close(outputs(form, some), expected, rtol=1e-3, atol=1e-4, msg=name)
     measured: dict[str, dict[str, list[float]]] = {}
-    for what, make in (("forward", forward), ("forward and backward", both)):
+    for what, make in (("forward", forward), (BOTH, both)):
         runs = {name: make(form, conditions if name == "ours" else some) for name, form in forms.items()}
         for name, seconds in race(runs, repeats).items():
             if name == "ours":

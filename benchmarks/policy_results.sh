@@ -4,7 +4,7 @@
 #   benchmarks/policy_results.sh RUN_DIR [ALL_ROLES_RUN_DIR]
 #
 # RUN_DIR: a run of configs/quickstart.yaml, whose policy plays. ALL_ROLES_RUN_DIR: a run of the quickstart with
-# env.character='"@"' env.max_episode_steps=5000; without it, one is trained here first (six minutes).
+# env.character='"@"' env.max_episode_steps=5000; without it, one is trained here first (a few minutes).
 set -euo pipefail
 run=${1:?which run: benchmarks/policy_results.sh RUN_DIR [ALL_ROLES_RUN_DIR]}
 all_roles=${2:-runs/all_roles}
