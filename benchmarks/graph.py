@@ -1,7 +1,7 @@
 """What graph attention costs a row, on conditions lit in real play: ours against its peers.
 
     python benchmarks/graph.py [--run RUN_DIR | --observations random.pt trained.pt] [--rows 2048] [--compile]
-    python benchmarks/graph.py --reference ../shared/data/hypergraph_gat_structure.json --results
+    python benchmarks/graph.py --reference hypergraph_gat_structure.json --results   # and on the reference's graph
 
 The rows of one batch are 32 consecutive steps of 64 games, as in training (`play.py`). Every form runs forward and
 backward on one thread; figures are the process's own processor time, the best of `--repeats` rounds in which all forms
