@@ -371,15 +371,16 @@ def test_who_waits_when_the_run_ends_is_told(tmp_path: Path) -> None:
     server = ControlServer(tmp_path, tmp_path, print)
     answers: list[str] = []
 
-    def ask() -> None:
+    def ask(use_inbox: bool) -> None:
         try:
-            client.send(tmp_path, Command("status"))
+            client.send(tmp_path, Command("status"), use_inbox=use_inbox)
         except UserError as error:
             answers.append(str(error))
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    time.sleep(0.3)
+    threads = [threading.Thread(target=ask, args=(use_inbox,)) for use_inbox in (False, True)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.6)
     with socket.socket(socket.AF_UNIX) as late:
         late.settimeout(10)
         late.connect(str(tmp_path / "control.sock"))
@@ -388,5 +389,13 @@ def test_who_waits_when_the_run_ends_is_told(tmp_path: Path) -> None:
         server.close()
         late.sendall(Command("status").encode())  # over a connection that has outlived the run
         assert b"the run has ended" in late.recv(1000)
-    thread.join(10)
-    assert answers == ["the run has ended"]
+    for thread in threads:
+        thread.join(10)
+    assert answers == 2 * ["the run has ended"]
+
+
+def test_a_trainer_that_ends_without_an_answer_is_not_waited_for(tmp_path: Path) -> None:
+    folder = inbox.open_inbox(tmp_path)
+    threading.Timer(0.3, shutil.rmtree, [folder]).start()
+    with pytest.raises(UserError, match="its trainer has ended"):
+        inbox.ask(tmp_path, Command("status").encode(), patience=60)
