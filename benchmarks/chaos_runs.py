@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import json
 import os
 import random
@@ -36,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from end_to_end import read_rows
 from results import Measured, machine, write
 
 from polybeast_moe import cli, trainer
@@ -60,8 +60,15 @@ monitoring: {every_seconds: 1.0e-9, tensorboard: false}
 CADENCE = 0.3
 SLACK = 2.0  # seconds for one update and the writing of one snapshot on a busy machine
 LONGEST_WAIT = 180.0
-OF_THE_MACHINE = ("wall_seconds", "frames_per_second", "_us_per_frame", "memory_bytes", "engine_share")
-OF_THE_MACHINE += ("inference_share", "update_share")
+OF_THE_MACHINE = (
+    "wall_seconds",
+    "frames_per_second",
+    "_us_per_frame",
+    "memory_bytes",
+    "engine_share",
+    "inference_share",
+    "update_share",
+)
 
 
 class Violation(Exception):
@@ -130,9 +137,9 @@ class Victim:
 
     def live_and_die(self, inside: bool) -> None:
         """One life: goes beyond the last one's newest snapshot, then dies, if `inside` while it writes one."""
-        before = self._newest_frames()
+        before = self.newest_frames()
         life = Life(self.arguments(), self.log)
-        self._wait(life, lambda: self._frames() > before, "it goes on")
+        self._wait(life, lambda: self.newest_frames() > before, "it goes on")
         if inside:
             self._wait(life, lambda: bool(self._asides()), "a snapshot is written", pause=0.0002)
             time.sleep(self._dice.random() * 0.004)
@@ -149,8 +156,13 @@ class Victim:
         require(life.wait() == 0, f"the run ends well:\n{last_words(self.log)}")
         self._look_at_the_whole(frames)
 
+    def newest_frames(self) -> int:
+        """Of the newest snapshot; beyond an earlier one's a life has got somewhere."""
+        found = all_snapshots(self.run_dir / "snapshots")
+        return int(found[-1].name.removeprefix("step-")) if found else 0
+
     def rows(self) -> list[dict[str, str]]:
-        return rows(self.run_dir / "metrics.csv")
+        return read_rows(self.run_dir / "metrics.csv")
 
     def _look(self) -> None:
         """What must hold on the disk after a death."""
@@ -173,9 +185,10 @@ class Victim:
         require(counted == sorted(set(counted)), "rows have no repeat")
         require(counted == list(range(FRAMES, counted[-1] + 1, FRAMES)), "rows have no gap")
         require(frames <= counted[-1] < frames + FRAMES, "the run ends where it should")
-        episodes = [int(row["episode"]) for row in rows(self.run_dir / "episodes.csv")]
+        played = read_rows(self.run_dir / "episodes.csv")
+        episodes = [int(row["episode"]) for row in played]
         require(episodes == list(range(1, len(episodes) + 1)), "episodes have no gap and no repeat")
-        seeds = [row["seed_core"] for row in rows(self.run_dir / "episodes.csv")]
+        seeds = [row["seed_core"] for row in played]
         require(len(set(seeds)) == len(seeds), "no episode is played twice")
         told = [json.loads(line) for line in (self.run_dir / "phases.jsonl").read_text().splitlines()]
         begun = [event["new"] for event in told if event["key"] == "phase"]
@@ -189,14 +202,6 @@ class Victim:
         except FileNotFoundError:
             return []
 
-    def _newest_frames(self) -> int:
-        found = all_snapshots(self.run_dir / "snapshots")
-        return int(found[-1].name[5:]) if found else 0
-
-    def _frames(self) -> int:
-        """Of the newest snapshot: it says that this life has got somewhere."""
-        return self._newest_frames()
-
     def _wait(self, life: Life, done: Callable[[], bool], what: str, pause: float = 0.01) -> None:
         deadline = time.monotonic() + LONGEST_WAIT
         while not done():
@@ -207,12 +212,6 @@ class Victim:
 
 def last_words(log: Path) -> str:
     return log.read_text()[-2000:] if log.exists() else ""
-
-
-def rows(path: Path) -> list[dict[str, str]]:
-    """The whole lines of a table."""
-    text = path.read_text()
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
 def measured(table: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -231,7 +230,7 @@ def require_same(killed: Path, whole: Path) -> None:
     require(all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights), "weights are the same")
     require(_optimizer(one) == _optimizer(other), "the optimiser is the same")
     require(one.state["runtime"] == other.state["runtime"], "games stand where they stood")
-    tables = [measured(rows(path / "metrics.csv")) for path in (killed, whole)]
+    tables = [measured(read_rows(path / "metrics.csv")) for path in (killed, whole)]
     require(tables[0] == tables[1], f"every figure is the same: {_differences(*tables)}")
     episodes = [(path / "episodes.csv").read_bytes() for path in (killed, whole)]
     require(episodes[0] == episodes[1], "every episode is the same")
@@ -254,7 +253,7 @@ def chaos(mode: str, kills: int, folder: Path, seed: int) -> dict[str, Any]:
         victim.live_and_die(inside=victim.inside_writing < wanted_inside and tries % 3 != 2)
         tries += 1
         print(f"{mode}: {victim.kills} kills, {victim.inside_writing} inside writing, {victim.lost_seconds[-1:]}")
-    frames = max(RAMP, victim._newest_frames()) + 20 * FRAMES
+    frames = max(RAMP, victim.newest_frames()) + 20 * FRAMES
     victim.finish(frames)
     if mode == "inline":
         whole = Victim(folder / "..", mode, random.Random(seed))

@@ -46,7 +46,11 @@ def run(command: list[str], run_dir: Path, seconds: float) -> None:
 
     Raises SystemExit with the run's last words when it fails.
     """
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    # What it says goes into a file: nobody reads a pipe meanwhile, and a full one would hold the run up.
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as said,
+        subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT) as process,
+    ):
         try:
             started = time.monotonic()
             while process.poll() is None:
@@ -55,26 +59,33 @@ def run(command: list[str], run_dir: Path, seconds: float) -> None:
                     process.send_signal(signal.SIGTERM)
                     break
                 time.sleep(0.1)
-            said, _ = process.communicate()
+            process.wait()
         except BaseException:
             process.terminate()
             raise
-    if process.returncode not in (0, 128 + signal.SIGTERM):
-        raise SystemExit(f"the run failed with exit code {process.returncode}: {' '.join(command)}\n{said[-2_000:]}")
+        if process.returncode not in (0, 128 + signal.SIGTERM):
+            said.seek(0)
+            last_words = said.read()[-2_000:]
+            raise SystemExit(f"the run failed with exit code {process.returncode}: {' '.join(command)}\n{last_words}")
 
 
-def read_rows(run_dir: Path) -> list[dict[str, str]]:
-    """The complete rows of a run's metrics, none while it has not written any."""
+def read_rows(file: Path) -> list[dict[str, str]]:
+    """The whole rows of a CSV file that may be growing; none while there is no file."""
     try:
-        text = (run_dir / "metrics.csv").read_text()
+        text = file.read_text()
     except FileNotFoundError:
         return []
     return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
+def read_metrics(run_dir: Path) -> list[dict[str, str]]:
+    """The rows of a run's `metrics.csv` so far."""
+    return read_rows(run_dir / "metrics.csv")
+
+
 def last_wall_seconds(run_dir: Path) -> float:
     """Training time at the last row written."""
-    rows = read_rows(run_dir)
+    rows = read_metrics(run_dir)
     return float(rows[-1]["wall_seconds"]) if rows else 0.0
 
 
@@ -139,7 +150,7 @@ def measure(arguments: argparse.Namespace, variants: dict[str, list[str]]) -> di
                 run_dir = Path(directory) / "run"
                 command = train_command(arguments.config, overrides, run_dir, arguments.window)
                 run(command, run_dir, arguments.warm_up + arguments.seconds)
-                counted = windows(read_rows(run_dir), arguments.warm_up, arguments.window)
+                counted = windows(read_metrics(run_dir), arguments.warm_up, arguments.window)
             if not counted:
                 raise SystemExit(f"{name}: no whole window after the warm-up; give more --seconds, or a longer run")
             measured[name] += [{"round": turn, **window} for window in counted]

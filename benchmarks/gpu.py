@@ -264,7 +264,7 @@ def whole_run(*overrides: str) -> Callable[[bool], list[Row]]:
             run_dir = Path(directory) / "run"
             command = end_to_end.train_command(CONFIG, [*longer, *overrides], run_dir, window)
             end_to_end.run(command, run_dir, warm_up + seconds)
-            counted = end_to_end.windows(end_to_end.read_rows(run_dir), warm_up, window)
+            counted = end_to_end.windows(end_to_end.read_metrics(run_dir), warm_up, window)
         found = end_to_end.summary(counted)
         speed = found["frames_per_second"]["median"]
         busy = {name: cost * speed / 1e6 for name, cost in found["us_per_frame"].items()}

@@ -1,7 +1,7 @@
 """What graph attention costs a row, on conditions lit in real play: ours against its peers.
 
     python benchmarks/graph.py [--run RUN_DIR | --observations random.pt trained.pt] [--rows 2048] [--compile]
-    python benchmarks/graph.py --reference ../shared/data/hypergraph_gat_structure.json --results
+    python benchmarks/graph.py --reference hypergraph_gat_structure.json --results   # and on the reference's graph
 
 The rows of one batch are 32 consecutive steps of 64 games, as in training (`play.py`). Every form runs forward and
 backward on one thread; figures are the process's own processor time, the best of `--repeats` rounds in which all forms
@@ -156,7 +156,7 @@ def measure(forms: dict[str, GraphStream], conditions: Tensor, repeats: int) -> 
         for name, form in forms.items():
             torch.testing.assert_close(outputs(form, some), expected, rtol=1e-3, atol=1e-4, msg=name)
     measured: dict[str, dict[str, list[float]]] = {}
-    for what, make in (("forward", forward), ("forward and backward", both)):
+    for what, make in (("forward", forward), (BOTH, both)):
         runs = {name: make(form, conditions if name == "ours" else some) for name, form in forms.items()}
         for name, seconds in race(runs, repeats).items():
             if name == "ours":

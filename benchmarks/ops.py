@@ -10,7 +10,6 @@ On the CPU the large buffers come from malloc: they are kept between rounds (no 
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import shlex
 import statistics
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from polybeast_moe.ops import expert_mixture
 from polybeast_moe.ops.backends import Backend
+from polybeast_moe.runtime.process import keep_freed_memory
 
 TEMPERATURE = 0.5
 CPU_SHAPES = [(64, 4, 23), (2_048, 4, 23), (20_480, 4, 23), (20_480, 64, 121)]
@@ -42,14 +42,6 @@ def ours(backend: Backend) -> Contestant:
 
 def entmax_einsum(scores: Tensor, logits: Tensor) -> Tensor:
     return torch.einsum("ne,nea->na", entmax_sparsemax(scores / TEMPERATURE, dim=-1), logits)
-
-
-def keep_freed_memory() -> None:
-    """glibc otherwise returns large blocks at every free, and all contestants measure page faults."""
-    libc = ctypes.CDLL(None)
-    m_trim_threshold, m_mmap_max = -1, -4
-    libc.mallopt(m_mmap_max, 0)
-    libc.mallopt(m_trim_threshold, 2**31 - 1)
 
 
 def seconds(contestant: Contestant, scores: Tensor, logits: Tensor, upstream: Tensor) -> float:
@@ -171,7 +163,7 @@ def main() -> None:
     parser.add_argument("--results", action="store_true", help="write docs/results/ops.md and ops.json")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory()
+    keep_freed_memory()  # glibc otherwise returns large blocks at every free, and all contestants measure page faults
 
     about = results.machine()
     cpu = run_cpu(arguments.rounds, arguments.experts, arguments.compile)

@@ -21,9 +21,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import end_to_end
 import results
+
+if TYPE_CHECKING:
+    from polybeast_moe.config import RunConfig
+    from polybeast_moe.models import Policy
+    from polybeast_moe.runtime.rollouts import Rollout
 
 PARTS = ("engine", "inference", "update")
 BATCHES = {"engine": (32, 64), "inference": (64, 128, 256), "update": (64,)}  # games at a time; the best counts
@@ -34,37 +40,19 @@ def frames_alone(part: str, games: int, seconds: float, config_path: str, overri
     """Frames a second of one part in this process, on real games."""
     import torch
 
-    from polybeast_moe import _C
-    from polybeast_moe.config_files import load_config, resolve_data_file
-    from polybeast_moe.envs.engine import ACTIONS, game_settings
-    from polybeast_moe.envs.nle_package import check_nle
-    from polybeast_moe.graph import load_graph
-    from polybeast_moe.learning.learner import Learner
-    from polybeast_moe.learning.phases import ControllerState, Counters, advance
+    from polybeast_moe.config_files import load_config
+    from polybeast_moe.envs.engine import ACTIONS
+    from polybeast_moe.graph.configured import configured_graph
     from polybeast_moe.models import build_policy
     from polybeast_moe.runtime.process import keep_freed_memory
-    from polybeast_moe.runtime.rollouts import Rollout, make_batch, rollout_layout
 
     keep_freed_memory()
     torch.set_num_threads(1)
     shape = [f"runtime.games_per_group={games}", f"runtime.unroll={UNROLL}", "runtime.mode=asynchronous"]
     config = load_config(config_path, [*overrides, *shape])
-    graph = load_graph(resolve_data_file(config.graph.file)) if config.reads_graph else None
-    policy = build_policy(config, graph, num_actions=len(ACTIONS))
-    package = check_nle()
-    layout = rollout_layout(config, policy.initial_state(1).shape[1])
-    region = _C.Region(layout, 1)
-    rollout = Rollout(region, 0)
+    policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
     with tempfile.TemporaryDirectory() as directory:
-        library = _C.LibraryFile(str(package.library))
-        group = _C.Group(library, game_settings(config.env, package), Path(directory), layout, run_seed=1, first_game=0)
-
-        def play() -> None:
-            group.open(region, 0)
-            rollout["action"].random_(0, len(ACTIONS))
-            for t in range(UNROLL):
-                group.step(region, 0, t)
-
+        rollout, play = games_at_play(config, policy, Path(directory))
         turns_before = rollout["blstats"][0, :, 20].sum().item()
         for _ in range(4):
             play()
@@ -72,28 +60,64 @@ def frames_alone(part: str, games: int, seconds: float, config_path: str, overri
             measured = _rate(play, games * UNROLL, seconds)
             assert rollout["blstats"][-1, :, 20].sum().item() != turns_before, "games do not advance: keys are eaten"
             return measured
+        work = inference(policy, rollout) if part == "inference" else update(policy, config, rollout)
+        return _rate(work, games * UNROLL, seconds)
+
+
+def games_at_play(config: RunConfig, policy: Policy, directory: Path) -> tuple[Rollout, Callable[[], None]]:
+    """A slot, and what fills it with the next steps of a group of games, played at random."""
+    from polybeast_moe import _C
+    from polybeast_moe.envs.engine import ACTIONS, game_settings
+    from polybeast_moe.envs.nle_package import check_nle
+    from polybeast_moe.runtime.rollouts import Rollout, rollout_layout
+
+    package = check_nle()
+    layout = rollout_layout(config, policy.initial_state(1).shape[1])
+    region = _C.Region(layout, 1)
+    rollout = Rollout(region, 0)
+    library = _C.LibraryFile(str(package.library))
+    group = _C.Group(library, game_settings(config.env, package), directory, layout, run_seed=1, first_game=0)
+
+    def play() -> None:
+        group.open(region, 0)
+        rollout["action"].random_(0, len(ACTIONS))
+        for t in range(UNROLL):
+            group.step(region, 0, t)
+
+    return rollout, play
+
+
+def inference(policy: Policy, rollout: Rollout) -> Callable[[], None]:
+    """Every step of a rollout inferred, with new weights each time, as in a run."""
+    state = policy.initial_state(rollout["reward"].shape[1])
+    version = 0
+
+    def infer() -> None:
+        nonlocal version
+        version += 1
+        for t in range(UNROLL):
+            policy.infer(
+                rollout.observation(t),
+                state,
+                routing="sparsemax",
+                temperature=0.5,
+                first=rollout["first"][t].bool(),
+                weights_version=version,
+            )
+
+    return infer
+
+
+def update(policy: Policy, config: RunConfig, rollout: Rollout) -> Callable[[], object]:
+    """A rollout learnt from, the batch made of it included."""
+    from polybeast_moe.learning.learner import Learner
+    from polybeast_moe.learning.phases import ControllerState, Counters, advance
+    from polybeast_moe.runtime.rollouts import make_batch
+
     _, settings, _ = advance(config.phases, ControllerState(), Counters(), {})
-    state = policy.initial_state(games)
-    if part == "inference":
-        version = 0
-
-        def infer() -> None:
-            nonlocal version
-            version += 1  # new weights once a rollout, as in a run
-            for t in range(UNROLL):
-                policy.infer(
-                    rollout.observation(t),
-                    state,
-                    routing="sparsemax",
-                    temperature=0.5,
-                    first=rollout["first"][t].bool(),
-                    weights_version=version,
-                )
-
-        return _rate(infer, games * UNROLL, seconds)
     learner = Learner(policy, config.learner)
     rollout["behaviour_logits"].zero_()
-    return _rate(lambda: learner.update(make_batch([rollout]), settings), games * UNROLL, seconds)
+    return lambda: learner.update(make_batch([rollout]), settings)
 
 
 def _rate(work: Callable[[], object], frames: int, seconds: float) -> float:
@@ -125,7 +149,7 @@ def run_once(config: str, overrides: list[str], seconds: float) -> float:
         run_dir = Path(directory) / "run"
         command = end_to_end.train_command(config, overrides, run_dir, 2.0)
         end_to_end.run(command, run_dir, 15.0 + seconds)
-        counted = end_to_end.windows(end_to_end.read_rows(run_dir), 15.0, 2.0)
+        counted = end_to_end.windows(end_to_end.read_metrics(run_dir), 15.0, 2.0)
     return statistics.median(window["frames_per_second"] for window in counted)
 
 

@@ -1,8 +1,8 @@
 """Observations of real play for benchmarks: 64 games, uniformly random actions or a trained policy's.
 
-python benchmarks/play.py --out random.pt
-python benchmarks/play.py --run RUN_DIR --out trained.pt        # the run's newest good snapshot plays
-python benchmarks/play.py --run RUN_DIR --every 8 --out long.pt env.character='"@"' env.max_episode_steps=5000
+    python benchmarks/play.py --out random.pt
+    python benchmarks/play.py --run RUN_DIR --out trained.pt        # the run's newest good snapshot plays
+    python benchmarks/play.py --run RUN_DIR --every 8 --out long.pt env.character='"@"' env.max_episode_steps=5000
 
 A recording is made of stretches of 32 consecutive steps of all games, as a batch of training is. `--every N` keeps one
 stretch in N, so that a recording of the same size reaches deeper into the episodes.
@@ -25,11 +25,11 @@ from torch import Tensor
 
 from polybeast_moe import _C
 from polybeast_moe.config import EnvConfig, RunConfig
-from polybeast_moe.config_files import load_config, resolve_data_file
+from polybeast_moe.config_files import load_config
 from polybeast_moe.envs.engine import ACTIONS, game_settings
 from polybeast_moe.envs.nle_package import check_nle
 from polybeast_moe.errors import UserError
-from polybeast_moe.graph import load_graph
+from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.models import Observation, build_policy
 from polybeast_moe.runtime.rollouts import Rollout
 from polybeast_moe.snapshots import load, newest_good
@@ -54,8 +54,7 @@ def trained_player(run_dir: Path, seed: int = 0, overrides: Sequence[str] = ()) 
         raise UserError(f"run directory {run_dir}: has no snapshot yet")
     snapshot = load(path)
     settings = snapshot.state["controller"]["settings"]
-    graph = load_graph(resolve_data_file(config.graph.file, run_dir)) if config.reads_graph else None
-    policy = build_policy(config, graph, num_actions=len(ACTIONS))
+    policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
     policy.load_state_dict(snapshot.weights)
     state = policy.initial_state(GAMES)
     generator = torch.Generator().manual_seed(seed)

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Writes docs/results/{coverage,ops,graph,policy}.{md,json}: about fifteen minutes on two idle cores.
 #
-#   benchmarks/policy_results.sh RUN_DIR [ALL_ROLES_RUN_DIR]
+#   benchmarks/policy_results.sh RUN_DIR [ALL_ROLES_RUN_DIR [REFERENCE_GRAPH]]
 #
 # RUN_DIR: a run of configs/quickstart.yaml, whose policy plays. ALL_ROLES_RUN_DIR: a run of the quickstart with
-# env.character='"@"' env.max_episode_steps=5000; without it, one is trained here first (six minutes).
+# env.character='"@"' env.max_episode_steps=5000; without it, one is trained here first (a few minutes).
+# REFERENCE_GRAPH: the reference experiment's graph, a JSON file; without it, graph attention is measured on ours alone.
+# Paths are as seen from the root of the repository.
 set -euo pipefail
-run=${1:?which run: benchmarks/policy_results.sh RUN_DIR [ALL_ROLES_RUN_DIR]}
-all_roles=${2:-runs/all_roles}
+run=${1:?which run: benchmarks/policy_results.sh RUN_DIR [ALL_ROLES_RUN_DIR [REFERENCE_GRAPH]]}
+all_roles=${2:-runs/all_roles} reference=${3:-}
 cd "$(dirname "$0")/.."
 python=.venv/bin/python recordings=build/recordings
 mkdir -p "$recordings"
@@ -25,7 +27,6 @@ $python benchmarks/play.py --run "$all_roles" --rows 40960 --every 4 --out $reco
 $python benchmarks/conditions.py --steps 40000 --episode-steps 1500 \
   --recorded $recordings/{monk,monk_long,all_roles}.pt --results
 $python benchmarks/ops.py --threads 1 --results
-reference=$(ls ../shared/data/hypergraph_gat_structure.json 2>/dev/null || true)
 $python benchmarks/graph.py --observations $recordings/random.pt $recordings/trained.pt \
   ${reference:+--reference "$reference"} --compile --results
 $python benchmarks/policy.py --observations $recordings/random.pt $recordings/trained.pt --results

@@ -43,9 +43,9 @@ def exchange() -> None:
     """One rank of `exchange_microseconds`."""
     import torch
 
-    from polybeast_moe.config_files import load_config, resolve_data_file
+    from polybeast_moe.config_files import load_config
     from polybeast_moe.envs.engine import ACTIONS
-    from polybeast_moe.graph import load_graph
+    from polybeast_moe.graph.configured import configured_graph
     from polybeast_moe.learning.crew import Hand
     from polybeast_moe.learning.distributed import joined
     from polybeast_moe.learning.learner import Learner
@@ -56,8 +56,7 @@ def exchange() -> None:
     config = load_config(CONFIG)
     _, settings, _ = advance(config.phases, ControllerState(), Counters(), {})
     with joined() as ranks:
-        graph = load_graph(resolve_data_file(config.graph.file))
-        policy = build_policy(config, graph, num_actions=len(ACTIONS))
+        policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
         learner = Learner(policy, config.learner, ranks, experts=len(config.policy.expert_names))
         for count in range(EXCHANGES + 20):
             if count == 20:
@@ -78,7 +77,7 @@ def frames_per_second(ranks: int, seconds: float) -> float:
             python, *rest = command
             command = [python, *TORCHRUN, f"--nproc-per-node={ranks}", *rest]
         end_to_end.run(command, run_dir, 15.0 + seconds)
-        counted = end_to_end.windows(end_to_end.read_rows(run_dir), 15.0, 2.0)
+        counted = end_to_end.windows(end_to_end.read_metrics(run_dir), 15.0, 2.0)
     return statistics.median(window["frames_per_second"] for window in counted)
 
 

@@ -108,13 +108,12 @@ def carry_out(task: Task, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def append(row: dict[str, Any], file: Path) -> None:
-    """Adds a line to a measurement's file, after taking away one that was not finished."""
+    """Adds a line to a measurement's file, after taking away one that was not finished. Whole lines are not touched."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    kept = file.read_text() if file.exists() else ""
-    if kept and not kept.endswith("\n"):
-        file.write_text(kept[: kept.rfind("\n") + 1])
-    with file.open("a") as out:
-        out.write(json.dumps(row, separators=(",", ":")) + "\n")
+    with file.open("a+b") as out:
+        out.seek(0)
+        out.truncate(out.read().rfind(b"\n") + 1)
+        out.write(json.dumps(row, separators=(",", ":")).encode() + b"\n")
 
 
 def outcome(row: dict[str, Any]) -> str:

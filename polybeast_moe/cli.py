@@ -26,7 +26,7 @@ _EXAMPLES = {
   polybeast-moe train quickstart
   polybeast-moe train debug --run-dir runs/try seed=2 policy.lstm=128
   polybeast-moe train my.yaml --run-dir runs/x --resume-or-start
-  polybeast-moe train phases/deep_finetune --from runs/x/snapshots/step-0000123""",
+  polybeast-moe train phases/deep_finetune --from runs/x""",
     "resume": """examples:
   polybeast-moe resume runs/try
   polybeast-moe resume runs/try phases.deep_finetune.until.frames=2_000_000""",
@@ -96,76 +96,7 @@ class _PrintCompletion(argparse.Action):
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = _Parser(
-        prog="polybeast-moe",
-        description="Trains graph-attention mixture-of-experts agents on NetHack.",
-        epilog=_EXAMPLES[None],
-        formatter_class=_Help,
-    )
-    shells = ("bash", "zsh", "tcsh")
-    parser.add_argument(
-        "--print-completion",
-        action=_PrintCompletion,
-        default=argparse.SUPPRESS,
-        choices=shells,
-        metavar="SHELL",
-        help="for the Tab key: bash, zsh, tcsh",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, summary: str) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name,
-            help=summary,
-            description=summary[0].upper() + summary[1:] + ".",
-            epilog=_EXAMPLES[name],
-            formatter_class=_Help,
-            allow_abbrev=False,
-        )
-
-    def add_overrides(command: argparse.ArgumentParser) -> None:
-        command.add_argument(
-            "overrides", nargs="*", metavar="section.key=value", default=[], help="changes a value of the configuration"
-        )
-
-    train = add("train", "train an agent as a configuration says")
-    train.add_argument("config", metavar="CONFIG", help="a YAML file, or the name of a bundled one")
-    add_overrides(train)
-    train.add_argument("--run-dir", metavar="DIR", help="where the run is kept (default: runs/<name>-<date and time>)")
-    train.add_argument("--resume-or-start", action="store_true", help="go on if DIR holds a run, else start one")
-    begin = train.add_mutually_exclusive_group()
-    begin.add_argument("--from", dest="origin", metavar="SNAPSHOT", help="go on from another run's snapshot")
-    begin.add_argument("--from-weights", metavar="SNAPSHOT", help="begin with the weights of a snapshot")
-    resume = add("resume", "go on from a run's newest good snapshot")
-    resume.add_argument("run_dir", metavar="RUN_DIR", help="of a run that was stopped, or is over")
-    add_overrides(resume)
-    control = add("control", "ask a running trainer for something, or change it")
-    control.add_argument("run_dir", metavar="RUN_DIR", help="of a run that is going on")
-    control.add_argument(
-        "words",
-        nargs="+",
-        metavar="COMMAND",
-        help="status, pause, resume, snapshot, stop, set KEY VALUE, release KEY, next-phase",
-    )
-    control.add_argument("--json", action="store_true", help="print the answer as JSON")
-    control.add_argument("--inbox", action="store_true", help="go through files in RUN_DIR, from another machine")
-    report = add("report", "write a run's tables, figures and HTML page")
-    report.add_argument(
-        "run_dirs", metavar="RUN_DIR", nargs="+", help="one run; several: a page that compares them with the first"
-    )
-    report.add_argument("--output", metavar="DIR", help="where the page of several runs goes")
-    _add_evaluate(add("evaluate", "play whole episodes and say how they score"))
-    _add_watch(add("watch", "show a game, and what the policy makes of it"))
-    doctor = add("doctor", "show what this machine has, and what to do about problems")
-    what = doctor.add_mutually_exclusive_group()
-    what.add_argument("--self-test", action="store_true", help="also try engine, kernels and processes")
-    what.add_argument(
-        "--plan", nargs=2, type=int, metavar=("GPUS", "CORES"), help="predict frames/s and name what binds"
-    )
-    doctor.add_argument(
-        "--gpu-us", nargs=2, type=float, metavar=("INFERENCE", "UPDATE"), help="microseconds of a GPU a frame"
-    )
-
+    parser = _parser()
     # Overrides may stand on either side of options; argparse alone gathers only the first stretch of them.
     arguments, rest = parser.parse_known_args(argv)
     if rest and ("overrides" not in arguments or any(word.startswith("-") for word in rest)):
@@ -173,6 +104,84 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if rest:
         arguments.overrides = [*arguments.overrides, *rest]
     return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="polybeast-moe",
+        description="Trains graph-attention mixture-of-experts agents on NetHack.",
+        epilog=_EXAMPLES[None],
+        formatter_class=_Help,
+    )
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        default=argparse.SUPPRESS,
+        choices=("bash", "zsh", "tcsh"),
+        metavar="SHELL",
+        help="for the Tab key: bash, zsh, tcsh",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary, add_arguments in (
+        ("train", "train an agent as a configuration says", _add_train),
+        ("resume", "go on from a run's newest good snapshot", _add_resume),
+        ("control", "ask a running trainer for something, or change it", _add_control),
+        ("report", "write a run's tables, figures and HTML page", _add_report),
+        ("evaluate", "play whole episodes and say how they score", _add_evaluate),
+        ("watch", "show a game, and what the policy makes of it", _add_watch),
+        ("doctor", "show what this machine has, and what to do about problems", _add_doctor),
+    ):
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=_EXAMPLES[name],
+            formatter_class=_Help,
+            allow_abbrev=False,
+        )
+        add_arguments(command)
+    return parser
+
+
+def _add_train(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("config", metavar="CONFIG", help="a YAML file, or the name of a bundled one")
+    _add_overrides(command)
+    add("--run-dir", metavar="DIR", help="where the run is kept (default: runs/<name>-<date and time>)")
+    add("--resume-or-start", action="store_true", help="go on if DIR holds a run, else start one")
+    begin = command.add_mutually_exclusive_group()
+    begin.add_argument("--from", dest="origin", metavar="SNAPSHOT", help="go on from another run's snapshot")
+    begin.add_argument("--from-weights", metavar="SNAPSHOT", help="begin with the weights of a snapshot")
+
+
+def _add_resume(command: argparse.ArgumentParser) -> None:
+    command.add_argument("run_dir", metavar="RUN_DIR", help="of a run that was stopped, or is over")
+    _add_overrides(command)
+
+
+def _add_overrides(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "overrides", nargs="*", metavar="section.key=value", default=[], help="changes a value of the configuration"
+    )
+
+
+def _add_control(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("run_dir", metavar="RUN_DIR", help="of a run that is going on")
+    add(
+        "words",
+        nargs="+",
+        metavar="COMMAND",
+        help="status, pause, resume, snapshot, stop, set KEY VALUE, release KEY, next-phase",
+    )
+    add("--json", action="store_true", help="print the answer as JSON")
+    add("--inbox", action="store_true", help="go through files in RUN_DIR, from another machine")
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("run_dirs", metavar="RUN_DIR", nargs="+", help="one run; several: a page that compares them with the first")
+    add("--output", metavar="DIR", help="where the page of several runs goes")
 
 
 def _add_evaluate(command: argparse.ArgumentParser) -> None:
@@ -205,6 +214,17 @@ def _add_watch(command: argparse.ArgumentParser) -> None:
     add("--greedy", action="store_true", help="take the likeliest action instead of drawing one")
 
 
+def _add_doctor(command: argparse.ArgumentParser) -> None:
+    what = command.add_mutually_exclusive_group()
+    what.add_argument("--self-test", action="store_true", help="also try engine, kernels and processes")
+    what.add_argument(
+        "--plan", nargs=2, type=int, metavar=("GPUS", "CORES"), help="predict frames/s and name what binds"
+    )
+    command.add_argument(
+        "--gpu-us", nargs=2, type=float, metavar=("INFERENCE", "UPDATE"), help="microseconds of a GPU a frame"
+    )
+
+
 def _run(arguments: argparse.Namespace) -> int:
     match arguments.command:
         case "train":
@@ -221,9 +241,8 @@ def _run(arguments: argparse.Namespace) -> int:
             from polybeast_moe.control.command import control
 
             return control(Path(arguments.run_dir), arguments.words, as_json=arguments.json, use_inbox=arguments.inbox)
-    if arguments.gpu_us and not (arguments.plan and arguments.plan[0]):
-        raise UserError("--gpu-us is what a GPU of a plan costs: give --plan GPUS CORES with it, GPUS above 0")
-    return _plan(arguments) if arguments.plan else _doctor(arguments.self_test)
+        case _:
+            return _doctor(arguments)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -361,22 +380,25 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return run_evaluate(Request(**given))
 
 
-def _plan(arguments: argparse.Namespace) -> int:
+def _doctor(arguments: argparse.Namespace) -> int:
+    if arguments.gpu_us and not (arguments.plan and arguments.plan[0]):
+        raise UserError("--gpu-us is what a GPU of a plan costs: give --plan GPUS CORES with it, GPUS above 0")
+    if arguments.plan:
+        return _plan(*arguments.plan, arguments.gpu_us)
+    from polybeast_moe.doctor import examine
+
+    return 0 if examine(arguments.self_test) else 1
+
+
+def _plan(gpus: int, cores: int, gpu_us: Sequence[float] | None) -> int:
     from polybeast_moe.scaling import QUICKSTART, GpuCosts, describe, plan_cpu, plan_gpu
 
-    gpus, cores = arguments.plan
     if gpus < 0 or cores < max(1, gpus):
         raise UserError(f"--plan {gpus} {cores}: GPUS from 0, CORES at least one and one a GPU")
-    if arguments.gpu_us and min(arguments.gpu_us) <= 0:
+    if gpu_us and min(gpu_us) <= 0:
         raise UserError("--gpu-us: microseconds are above 0")
-    gpu = GpuCosts(*arguments.gpu_us) if arguments.gpu_us else None
+    gpu = GpuCosts(*gpu_us) if gpu_us else None
     plan = plan_gpu(gpus, cores, QUICKSTART, gpu) if gpus else plan_cpu(cores, QUICKSTART)
     for name, finding in describe(plan, gpu_known=not gpus or gpu is not None):
         print(f"{name:<10}{finding}")
     return 0
-
-
-def _doctor(self_test: bool) -> int:
-    from polybeast_moe.doctor import examine
-
-    return 0 if examine(self_test) else 1

@@ -51,7 +51,7 @@ def with_overrides(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
         UserError: as `load_config`.
     """
     data = config.to_plain()
-    places: dict[yaml_text.Path, str] = {(): "the run's configuration"}
+    places: dict[yaml_text.KeyPath, str] = {(): "the run's configuration"}
     for override in overrides:
         _apply_override(data, override, places)
     return _validate(data, places)
@@ -153,14 +153,14 @@ def _laid_over(base: Mapping[str, Any], data: dict[str, Any]) -> dict[str, Any]:
 # Overrides.
 
 
-def _apply_override(data: dict[str, Any], override: str, places: dict[yaml_text.Path, str]) -> None:
+def _apply_override(data: dict[str, Any], override: str, places: dict[yaml_text.KeyPath, str]) -> None:
     key, equals, text = override.partition("=")
     place = f"override {override!r}"
     if not equals or not all(key.split(".")):
         raise UserError(f"{place}: not of the form section.key=value")
     value, _ = yaml_text.parse(text, place)
     parent: Any = data
-    path: yaml_text.Path = ()
+    path: yaml_text.KeyPath = ()
     *sections, last = key.split(".")
     for name in sections:
         step = _step_into(parent, name, path, place)
@@ -178,7 +178,7 @@ def _apply_override(data: dict[str, Any], override: str, places: dict[yaml_text.
     places[path] = place
 
 
-def _step_into(parent: Any, name: str, path: yaml_text.Path, place: str) -> str | int:
+def _step_into(parent: Any, name: str, path: yaml_text.KeyPath, place: str) -> str | int:
     """Returns the key or list index that `name` means inside `parent`."""
     if isinstance(parent, dict):
         return name
@@ -196,12 +196,12 @@ def _step_into(parent: Any, name: str, path: yaml_text.Path, place: str) -> str 
 # Validation, and the translation of its errors.
 
 
-def _validate(data: dict[str, Any], places: Mapping[yaml_text.Path, str]) -> RunConfig:
+def _validate(data: dict[str, Any], places: Mapping[yaml_text.KeyPath, str]) -> RunConfig:
     try:
         # JSON, because pydantic's strict mode takes lists for tuples there: numbers are numbers, true is no number.
         return RunConfig.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
-        problems: dict[yaml_text.Path, list[str]] = {}  # a value that may take several forms has an error for each
+        problems: dict[yaml_text.KeyPath, list[str]] = {}  # a value that may take several forms has an error for each
         for detail in _in_order(error):
             path = _path_in(detail, data)
             problems.setdefault(path, []).append(_explain(detail, path))
@@ -220,7 +220,7 @@ def _in_order(error: ValidationError) -> list[ErrorDetails]:
     return sorted(error.errors(include_url=False), key=lambda detail: rank.get(detail["type"], 1))
 
 
-def _explain(detail: ErrorDetails, path: yaml_text.Path) -> str:
+def _explain(detail: ErrorDetails, path: yaml_text.KeyPath) -> str:
     message = " ".join(detail["msg"].split())
     match detail["type"]:
         case "extra_forbidden":
@@ -243,9 +243,9 @@ def _explain(detail: ErrorDetails, path: yaml_text.Path) -> str:
     return f"{message.replace('Input should', 'should')} (got {_shown(detail['input'])})"
 
 
-def _path_in(detail: ErrorDetails, data: Any) -> yaml_text.Path:
+def _path_in(detail: ErrorDetails, data: Any) -> yaml_text.KeyPath:
     """Returns an error's location without pydantic's names for the members of unions, which are not in the file."""
-    path: yaml_text.Path = ()
+    path: yaml_text.KeyPath = ()
     value = data
     for index, step in enumerate(detail["loc"]):
         child = _child(value, step)
@@ -266,14 +266,14 @@ def _child(value: Any, step: str | int) -> Any:
     return _ABSENT
 
 
-def _place(path: yaml_text.Path, places: Mapping[yaml_text.Path, str]) -> str:
+def _place(path: yaml_text.KeyPath, places: Mapping[yaml_text.KeyPath, str]) -> str:
     """Returns where the value at `path`, or the nearest section around it, was given."""
     while path not in places:
         path = path[:-1]
     return places[path]
 
 
-def _dotted(path: yaml_text.Path, data: Any) -> str:
+def _dotted(path: yaml_text.KeyPath, data: Any) -> str:
     """Returns `phases.warmup.until` for a path, naming list items by their `name` where they have one."""
     words = []
     value = data
@@ -294,7 +294,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _keys_at(path: yaml_text.Path) -> set[str]:
+def _keys_at(path: yaml_text.KeyPath) -> set[str]:
     """Returns the keys that the section at `path` may hold, of all its forms."""
     types: list[Any] = [RunConfig]
     for step in path:

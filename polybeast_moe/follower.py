@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,8 @@ class Follower:
 
     def close(self) -> None:
         """Ends the games."""
-        self._feed.close()
-        self._runtime.close()
+        with closing(self._runtime):
+            self._feed.close()
 
     def _collect(self, stop: StopRequests) -> tuple[Batch | None, list[EpisodeRow]]:
         rollouts = self._feed.collect(until(self._patience, stop))

@@ -17,7 +17,7 @@ def module_of(path: str, key: str) -> tuple[ModuleType, str]:
         UserError: it cannot be imported; the message begins with `key`.
     """
     module_name, _, name = path.rpartition(".")
-    if not module_name:
+    if not all(path.split(".")) or not module_name:
         raise UserError(f"{key}: {path!r} is not an import path; write package.module.NAME")
     try:
         return importlib.import_module(module_name), name

@@ -146,7 +146,9 @@ class RunDirectory:
         try:
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"run directory {self.path}: is a file")
-            taken = any(file.exists() for file in (self.config_file, self.metrics, self.episodes, self.snapshots))
+            # Whatever `withdraw` and the keeping of replays would remove must be this run's own.
+            own = (self.config_file, self.metrics, self.episodes, self.phases, self.snapshots, self.replays)
+            taken = any(file.exists() for file in own)
         except (OSError, ValueError) as error:
             raise UserError(f"run directory {self.path}: {error}") from None
         if taken:

@@ -28,9 +28,9 @@ class Costs:
         return self.exchange_us / self.frames_per_update
 
 
-QUICKSTART = Costs(engine=86.0, inference=137.0, update=120.0)
-"""configs/quickstart.yaml ran at 5,789 and 5,872 frames/s with two idle cores busy: 343 us of a core a frame, dealt out
-by the shares of `runtime.defaults`. benchmarks/scaling.py measures the parts one by one."""
+QUICKSTART = Costs(engine=42.0, inference=45.0, update=71.0)
+"""configs/quickstart.yaml at 12,600 frames/s on two cores: what its parts cost beside each other, more than each costs
+alone (docs/pipeline.md). benchmarks/scaling.py measures them alone."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,6 @@ def plan_gpu(gpus: int, cores: float, costs: Costs, gpu: GpuCosts | None = None)
     if gpu is not None:
         limits["GPU"] = 1e6 / (gpu.inference + gpu.update + (costs.exchange if gpus > 1 else 0.0))
     return Plan(gpus, each, runtime, limits)
-
-
-def cores_for_gpu(costs: Costs, gpu: GpuCosts) -> float:
-    """Returns how many cores keep one GPU busy."""
-    return costs.engine / (gpu.inference + gpu.update) + RESERVED_CORES
 
 
 def describe(plan: Plan, *, gpu_known: bool) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,7 @@ from polybeast_moe.learning.crew import Begin, Crew
 from polybeast_moe.learning.distributed import ALONE, Ranks
 from polybeast_moe.learning.guards import guarded
 from polybeast_moe.learning.learner import Learner
-from polybeast_moe.learning.phases import (
-    ControllerState,
-    Counters,
-    PhaseEvent,
-    Settings,
-    advance,
-)
+from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, advance
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.console import Console
 from polybeast_moe.monitoring.resources import usable_cores
@@ -130,6 +125,7 @@ class Trainer:
         self._controller = ControllerState()
         self._starts = 0
         self._snapshot_at = time.monotonic()
+        self._changed: Future[Path] | None = None  # the snapshot of the last change by an operator
         self._records = Records(config, run_dir.path, console)
 
         seed_all(config.seed)
@@ -225,13 +221,10 @@ class Trainer:
         self._records.begin(self._snapshot_at - began, self._runtime.busy_seconds())
 
     def close(self) -> None:
-        """Ends the games, writes what is still to be written and closes every file."""
-        self._desk.close()
-        self._feed.close()
-        self._runtime.close()
-        self._held_out.close()
-        self._snapshots.close()
-        self._records.close()
+        """Ends the games, writes what is still to be written and closes every file: each part, should one fail too."""
+        with ExitStack() as parts:
+            for part in (self._records, self._snapshots, self._held_out, self._runtime, self._feed, self._desk):
+                parts.callback(part.close)  # the last one is called first
 
     # What operators ask for (`control.desk.Controlled`).
 
@@ -260,10 +253,11 @@ class Trainer:
         """Ends the run after a snapshot."""
         self._stop.ask()
 
-    def change(self, changer: operator.Changer) -> None:
+    def change(self, changer: operator.Changer) -> Future[Path] | None:
         """Changes what the phase controller decides; the next inference and the next update know it.
 
-        A run that dies goes on from its newest snapshot, so what is held is in one at once.
+        A run that dies goes on from its newest snapshot, so what has changed goes into one: it is returned. What was
+        so already is in the one taken then, unless that failed.
         """
         before, held = self._settings, self._controller.holds
         changed = changer(self._config.phases, self._controller, self._counters)
@@ -271,9 +265,10 @@ class Trainer:
         self._tell_runtime()
         if self._settings.phase != before.phase or self._controller.finished:
             self._report(before, due=self._records.window.frames > 0)
-            self.take_snapshot("phase_end")
-        elif self._controller.holds != held:
-            self.take_snapshot("operator")
+            self._changed = self.take_snapshot("phase_end")
+        elif self._controller.holds != held or _has_failed(self._changed):
+            self._changed = self.take_snapshot("operator")
+        return self._changed
 
     def _make_runtime(self, package: NlePackage, games: Path) -> Runtime:
         return make_runtime(
@@ -391,3 +386,7 @@ class Trainer:
         self._counters, self._controller = resuming.take_over(
             snapshot, self._policy, self._graph_hash, self._learner, self._records.window
         )
+
+
+def _has_failed(snapshot: Future[Path] | None) -> bool:
+    return snapshot is not None and snapshot.done() and snapshot.exception() is not None

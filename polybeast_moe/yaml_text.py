@@ -13,7 +13,8 @@ import yaml
 
 from polybeast_moe.errors import UserError
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
+"""Where a value stands in a document: keys and list indices, from the outside in."""
 
 _MOST_NODES = 100_000  # far above any real file: bounds what aliases of aliases can grow to
 _TAG = "tag:yaml.org,2002:"
@@ -43,7 +44,7 @@ for _kind, _pattern, _first in _SCALARS:
         _class.add_implicit_resolver(_TAG + _kind, re.compile(rf"(?:{_pattern})\Z"), _starts)
 
 
-def parse(text: str, name: str) -> tuple[Any, dict[Path, int]]:
+def parse(text: str, name: str) -> tuple[Any, dict[KeyPath, int]]:
     """Reads one YAML document.
 
     Args:
@@ -59,7 +60,7 @@ def parse(text: str, name: str) -> tuple[Any, dict[Path, int]]:
     """
     try:
         root = yaml.compose(text, Loader=_Loader)
-        lines: dict[Path, int] = {}
+        lines: dict[KeyPath, int] = {}
         value = None if root is None else _Walk(name, lines).value(root, ())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
@@ -81,11 +82,11 @@ def dump(value: Any) -> str:
 class _Walk:
     """Turns a tree of YAML nodes into plain values and notes their lines."""
 
-    def __init__(self, name: str, lines: dict[Path, int]) -> None:
+    def __init__(self, name: str, lines: dict[KeyPath, int]) -> None:
         self._name = name
         self._lines = lines
 
-    def value(self, node: yaml.Node, path: Path) -> Any:
+    def value(self, node: yaml.Node, path: KeyPath) -> Any:
         if len(self._lines) >= _MOST_NODES:
             raise self._error(node, "too many values")
         self._lines[path] = node.start_mark.line + 1
@@ -97,7 +98,7 @@ class _Walk:
             return self._scalar(node)
         raise self._error(node, f"the tag {node.tag} is not supported")
 
-    def _mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):

@@ -165,6 +165,11 @@ def test_a_directory_that_holds_a_run_is_refused(here, trainer, capsys):
     before = files_in(here)
     assert "x: already holds a run" in refused(capsys, "train", "my.yaml", "--run-dir", "x", "seed=9")
     assert files_in(here) == before
+    kept = Path("y/replays/score-0000123-core-42.replay")  # of a run whose other files are gone
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    assert "y: already holds a run" in refused(capsys, "train", "my.yaml", "--run-dir", "y")
+    assert kept.exists()
 
 
 def test_resume_takes_the_newest_good_snapshot(here, trainer, capsys):

@@ -6,13 +6,15 @@ compared the reward is the task's alone, as in the peers. The run directory's me
 
 from __future__ import annotations
 
-import csv
+import bisect
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+from end_to_end import read_rows
 
 from peers.job import Job, read_job
 from peers.meter import Meter
@@ -74,10 +76,6 @@ class Run:
             [*program, *self.words], env={**environment, "PYTHONPATH": path}, stdout=sys.stderr, stderr=sys.stderr
         )
 
-    def rows(self) -> list[dict[str, str]]:
-        """Complete rows of metrics so far."""
-        return read_table(self.directory / "metrics.csv")
-
     def frames(self) -> int:
         """Consumed by the learner, as of the newest row."""
         try:
@@ -98,14 +96,6 @@ class Run:
         """Asks it to end, and waits."""
         self.process.terminate()
         self.process.wait(60)
-
-
-def read_table(file: Path) -> list[dict[str, str]]:
-    """A CSV file's complete rows."""
-    if not file.exists():
-        return []
-    text = file.read_text()
-    return list(csv.DictReader(text[: text.rfind("\n") + 1].splitlines()))
 
 
 def children(parent: int) -> list[int]:
@@ -142,12 +132,10 @@ def parameters(run: Run) -> int:
 
 def log_episodes(run: Run, job: Job, progress: list[tuple[float, float]]) -> None:
     """Writes the run's episodes as the peers' adapters do: each at the moment when its frames were consumed."""
-    import bisect
-
     frames = [frames for _, frames in progress]
     job.episodes.mkdir(exist_ok=True)
     with (job.episodes / "run.csv").open("w") as file:
-        for row in read_table(run.directory / "episodes.csv"):
+        for row in read_rows(run.directory / "episodes.csv"):
             at = min(bisect.bisect_left(frames, float(row["frames"])), len(frames) - 1)
             file.write(f"{job.began + progress[at][0]:.3f},{row['score']},{row['length']}\n")
 

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.config_files import with_overrides
-from polybeast_moe.control.protocol import Command
 from polybeast_moe.control.server import ControlServer, Order
 from polybeast_moe.errors import UserError
 from polybeast_moe.learning import operator
@@ -32,8 +31,11 @@ class Controlled(Protocol):
     def take_snapshot(self, kind: str) -> Future[Path]:
         """Takes a snapshot; the future holds its path once it is on the disk, or an OSError."""
 
-    def change(self, changer: Changer) -> None:
-        """Changes what the phase controller decides. Raises UserError, changing nothing."""
+    def change(self, changer: Changer) -> Future[Path] | None:
+        """Changes what the phase controller decides. Raises UserError, changing nothing.
+
+        The future is as `take_snapshot`'s, of the snapshot that makes the change survive; None: nothing has to.
+        """
 
 
 class Desk:
@@ -62,21 +64,33 @@ class Desk:
         match command.name:
             case "status":
                 order.reply.set_result(self._status())
-                return
             case "snapshot":
-                trainer.take_snapshot("operator").add_done_callback(lambda written: _tell(order, written))
-                return
+                written = trainer.take_snapshot("operator")
+                written.add_done_callback(lambda done: _answer(order, done, "no snapshot"))
+            case "set":
+                self._change(order, operator.hold(command.key, command.value, self._allowed))
+            case "release":
+                self._change(order, operator.release(command.key))
+            case "next-phase":
+                self._change(order, operator.next_phase())
             case "pause" | "resume":
                 self._pause(command.name == "pause")
+                order.reply.set_result({"paused": self.paused})
             case "stop":
                 trainer.stop()
-            case "set":
-                trainer.change(operator.hold(command.key, command.value, self._allowed))
-            case "release":
-                trainer.change(operator.release(command.key))
-            case "next-phase":
-                trainer.change(operator.next_phase())
-        order.reply.set_result(_done(command, self._status()))
+                order.reply.set_result({"stopping": True})
+
+    def _change(self, order: Order, changer: Changer) -> None:
+        """Changes what the phase controller decides; the answer comes once that is in a snapshot on the disk."""
+        written = self._trainer.change(changer)
+        status = self._status()
+        keys = ("phase",) if order.command.name == "next-phase" else ("phase", "holds")
+        result = {key: status[key] for key in keys}
+        if written is None:
+            order.reply.set_result(result)
+        else:
+            lost = f"{order.command.name} is in force, but in no snapshot: a resume may not know of it"
+            written.add_done_callback(lambda done: _answer(order, done, lost, result))
 
     def _pause(self, on: bool) -> None:
         if on != self.paused:
@@ -101,16 +115,13 @@ class Desk:
         }
 
 
-def _done(command: Command, status: dict[str, Any]) -> dict[str, Any]:
-    """What is true now, as far as the command concerns it."""
-    keys = {"pause": ["paused"], "resume": ["paused"], "stop": ["stopping"], "next-phase": ["phase"]}
-    return {key: status[key] for key in keys.get(command.name, ["phase", "holds"])}
-
-
-def _tell(order: Order, written: Future[Path]) -> None:
+def _answer(order: Order, written: Future[Path], otherwise: str, result: dict[str, Any] | None = None) -> None:
+    """Answers with `result`, by default the snapshot's path, or says `otherwise` and why it was not written."""
     try:
-        order.reply.set_result({"snapshot": str(written.result())})
+        path = written.result()
     except OSError as error:
-        order.reply.set_exception(UserError(f"no snapshot: {error}"))
+        order.reply.set_exception(UserError(f"{otherwise}: {error}"))
     except Exception as error:  # a fault of the trainer's: whoever waits is told of it, too
         order.reply.set_exception(error)
+    else:
+        order.reply.set_result(result if result is not None else {"snapshot": str(path)})

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from polybeast_moe.control.protocol import LONGEST_COMMAND, LONGEST_REPLY
@@ -24,22 +24,24 @@ from polybeast_moe.errors import UserError
 FOLDER = "control"
 _COMMAND, _REPLY = ".command", ".reply"
 _POLL_SECONDS = 0.1
+_FETCHING_SECONDS = 1.0  # that replies stay for, once nobody listens any more
 
 
 def open_inbox(run_dir: Path) -> Path:
     """Makes an empty folder for commands: what lies there was meant for an earlier trainer."""
     folder = run_dir / FOLDER
-    close_inbox(run_dir)
+    _remove(folder)
     folder.mkdir(mode=0o700)
     return folder
 
 
 def close_inbox(run_dir: Path) -> None:
-    """Removes the folder: nobody listens any more."""
+    """Removes the folder: nobody listens any more. Replies may be fetched for a moment before."""
     folder = run_dir / FOLDER
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
+    deadline = time.monotonic() + _FETCHING_SECONDS
+    while any(folder.glob(f"*{_REPLY}")) and time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+    _remove(folder)
 
 
 def commands_in(folder: Path) -> Iterator[tuple[str, bytes]]:
@@ -59,12 +61,12 @@ def answer(folder: Path, identity: str, reply: bytes) -> None:
     _publish(folder, identity + _REPLY, reply)
 
 
-def ask(run_dir: Path, message: bytes, patience: float, is_over: Callable[[], bool] = lambda: False) -> bytes:
+def ask(run_dir: Path, message: bytes, patience: float) -> bytes:
     """Leaves a command and waits for its reply.
 
     Raises:
-        UserError: nobody listens, the trainer is another user's, or nobody answers within `patience` seconds; the
-            command is then withdrawn.
+        UserError: nobody listens, the trainer is another user's, it ends, or nobody answers within `patience` seconds;
+            the command is then withdrawn.
     """
     folder = run_dir / FOLDER
     identity = secrets.token_hex(8)
@@ -78,10 +80,12 @@ def ask(run_dir: Path, message: bytes, patience: float, is_over: Callable[[], bo
     reply = folder / (identity + _REPLY)
     deadline = time.monotonic() + patience
     try:
-        while time.monotonic() < deadline and not is_over():
+        while time.monotonic() < deadline:
             content = _take(reply, LONGEST_REPLY, owner)
             if content is not None:
                 return content
+            if not folder.exists():
+                raise UserError(f"run directory {run_dir}: its trainer has ended")
             time.sleep(_POLL_SECONDS)
     finally:
         for file in (folder / (identity + _COMMAND), reply):
@@ -125,6 +129,12 @@ def _read(descriptor: int, most: int) -> bytes:
     while len(content) < most and (more := os.read(descriptor, most - len(content))):
         content += more
     return content
+
+
+def _remove(folder: Path) -> None:
+    if folder.is_symlink() or folder.is_file():
+        folder.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _discard(path: Path) -> None:

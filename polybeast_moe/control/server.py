@@ -81,10 +81,10 @@ class ControlServer:
         if self._closed.is_set():
             return
         self._closed.set()
-        for thread in self._threads:
-            thread.join(2.0)
         for order in self.take():
             order.reply.set_exception(UserError("the run has ended"))
+        for thread in self._threads:
+            thread.join(2.0)
         if self._socket is not None:
             self._socket.close()
             address.forget(self.run_dir, self._path)
@@ -131,6 +131,8 @@ class ControlServer:
         try:
             order = Order(parse_command(message))
             self._orders.put(order)
+            if self._closed.is_set() and order.reply.cancel():  # else it is one of those that `close` tells
+                raise UserError("the run has ended")
             return encode_reply(order.reply.result(_PATIENCE))
         except UserError as error:
             return encode_reply(error=str(error))

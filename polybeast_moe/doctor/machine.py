@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import platform
 import resource
@@ -18,7 +17,7 @@ from polybeast_moe.config import LearnerConfig, RuntimeConfig
 from polybeast_moe.doctor.finding import Finding
 from polybeast_moe.envs.nle_package import check_nle
 from polybeast_moe.errors import UserError
-from polybeast_moe.monitoring.resources import cgroup_cores, usable_cores
+from polybeast_moe.monitoring.resources import cgroup_cores, cgroup_memory, usable_cores
 from polybeast_moe.runtime.defaults import describe
 
 _RUN_MEMORY = 1.5 * 2**30  # bytes that the quickstart's processes take, with room
@@ -57,8 +56,7 @@ def _software() -> Iterator[Finding]:
 
 
 def _programs() -> Finding:
-    package = importlib.util.find_spec("polybeast_moe")
-    folder = Path(next(iter((package and package.submodule_search_locations) or ()), ""))
+    folder = Path(__file__).parents[1]
     missing = [name for name in ("pbm-actor", "pbm-games") if not os.access(folder / name, os.X_OK)]
     if missing:
         return Finding("programs", f"no {' and no '.join(missing)} in {folder}", "failed", "make install")
@@ -88,7 +86,7 @@ def _processors() -> Iterator[Finding]:
 
 def _memory() -> Finding:
     memory = psutil.virtual_memory()
-    free, limit = memory.available, _memory_limit()
+    free, limit = memory.available, cgroup_memory()
     text = f"{free / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}"
     if limit is not None and limit < memory.total:
         text += f", control group: {limit / 2**30:.1f}"
@@ -97,17 +95,6 @@ def _memory() -> Finding:
         return Finding("memory", text, "warning", "lower runtime.games_per_group and runtime.unroll, or free some")
     games = int((free - _RUN_MEMORY) / _GAME_MEMORY)
     return Finding("memory", f"{text}; room for about {games:,} games", "good")
-
-
-def _memory_limit() -> int | None:
-    """Bytes that the process's control group may take, as far as it says so."""
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(path).read_text().strip()
-        except OSError:
-            continue
-        return int(text) if text.isdigit() else None
-    return None
 
 
 def _descriptors() -> Finding:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,11 @@ from polybeast_moe.doctor.finding import Finding
 if TYPE_CHECKING:
     import torch
 
+    from polybeast_moe.config import RunConfig
+
 _ENGINE_SECONDS = 2.0
 _TOLERANCE = 1e-5  # float32
+_UPDATES = 4
 _DEBUG_RUN = ("phases.warmup.until.frames=2_000", "runtime.games_per_group=8", "runtime.actors=1")
 
 
@@ -101,50 +103,54 @@ def _compare(device: torch.device) -> str:
 
 def processes() -> str:
     """Trains a tiny policy for a moment with an actor and a policy worker in processes of their own."""
+    from polybeast_moe.config_files import load_config
+    from polybeast_moe.envs.games_folder import GamesFolder
+    from polybeast_moe.monitoring.resources import usable_cores
+    from polybeast_moe.runtime.device import on_this_machine
+    from polybeast_moe.runtime.process import torch_cache_in
+
+    config = load_config("debug", _DEBUG_RUN)
+    config = config.model_copy(update={"runtime": on_this_machine(config.runtime, usable_cores())})
+    said: list[str] = []
+    with GamesFolder("polybeast-moe-") as games, torch_cache_in(games.path):
+        try:
+            return _train(config, games.path, said.append)
+        except Exception as error:
+            raise RuntimeError("; ".join([str(error), *said[-3:]])) from error
+
+
+def _train(config: RunConfig, folder: Path, log: Callable[[str], None]) -> str:
+    """Makes a few updates; what goes wrong on the way is raised."""
     import torch
 
-    from polybeast_moe.config_files import load_config
     from polybeast_moe.envs.engine import ACTIONS
     from polybeast_moe.envs.nle_package import check_nle
     from polybeast_moe.graph.configured import configured_graph
     from polybeast_moe.learning.learner import Learner
     from polybeast_moe.learning.phases import ControllerState, Counters, advance
     from polybeast_moe.models import build_policy
-    from polybeast_moe.monitoring.resources import usable_cores
-    from polybeast_moe.runtime.device import on_this_machine, use
+    from polybeast_moe.runtime.device import use
     from polybeast_moe.runtime.loading import make_feed
     from polybeast_moe.runtime.make import make_runtime
 
-    config = load_config("debug", _DEBUG_RUN)
-    config = config.model_copy(update={"runtime": on_this_machine(config.runtime, usable_cores())})
     device = torch.device(config.runtime.device)
     use(device)
     torch.manual_seed(0)
     policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS)).to(device)
     learner = Learner(policy, config.learner)
     _, settings, _ = advance(config.phases, ControllerState(), Counters(), {})
-    folder = Path(tempfile.mkdtemp(prefix="pbm-self-test-"))
-    said: list[str] = []
-    runtime = make_runtime(config, policy, check_nle(), folder, starts=0, log_path=folder / "log", log=said.append)
-    feed = make_feed(config, policy, runtime, said.append)
-    try:
+    runtime = make_runtime(config, policy, check_nle(), folder, starts=0, log_path=folder / "log", log=log)
+    frames = 0
+    with closing(runtime), closing(make_feed(config, policy, runtime, log)) as feed:
         runtime.set_control(phase=0, routing=settings.routing, temperature=settings.temperature, policy_version=0)
         runtime.start()
-        updates = frames = 0
-        while updates < 4:
+        for _ in range(_UPDATES):
             rollouts = feed.collect()
-            assert rollouts is not None
+            assert rollouts is not None, "nobody interrupts it"
             batch = feed.batch()
             runtime.give_back(rollouts)
             if not learner.update(batch, settings).applied:
                 raise RuntimeError("an update had no finite gradient")
-            updates, frames = updates + 1, frames + batch.steps * batch.games
-    except Exception as error:
-        words = "; ".join(said[-3:])
-        raise RuntimeError(f"{error}{'; ' + words if words else ''}") from error
-    finally:
-        feed.close()
-        runtime.close()
-        shutil.rmtree(folder, ignore_errors=True)
+            frames += batch.steps * batch.games
     by = f"an actor and a policy worker, on {device}"
-    return f"{updates} updates from {frames:,} frames by {by}, {runtime.restarts} restarts"
+    return f"{_UPDATES} updates from {frames:,} frames by {by}, {runtime.restarts} restarts"

@@ -18,7 +18,7 @@ from polybeast_moe.graph.schema import (
     Operator,
     edges_of,
 )
-from polybeast_moe.yaml_text import Path, parse
+from polybeast_moe.yaml_text import KeyPath, parse
 
 _TOP = {"version", "conditions", "operators", "effects"}
 _GATES = ("requires", "excludes")
@@ -97,7 +97,7 @@ class _Reader:
         return names
 
     def _operator(self, index: int, conditions: Collection[str]) -> Operator:
-        place: Path = ("operators", index)
+        place: KeyPath = ("operators", index)
         value = self._at(place)
         self._expect(value, dict, place, "an operator: a mapping with a name")
         self._expect_keys(place, value, _OPERATOR, required={"name", "expert", "actions"})
@@ -119,7 +119,7 @@ class _Reader:
                 raise self._error((*place, "excludes"), f"{value['name']!r} both requires and excludes {name!r}")
         return Operator(value["name"], value["expert"], tuple(names), **gates)
 
-    def _gate(self, place: Path, gate: str, conditions: Collection[str]) -> tuple[str, ...]:
+    def _gate(self, place: KeyPath, gate: str, conditions: Collection[str]) -> tuple[str, ...]:
         """The conditions that an operator requires or excludes."""
         names = self._names((*place, gate))
         for index, name in enumerate(names):
@@ -131,7 +131,7 @@ class _Reader:
         return tuple(names)
 
     def _effect(self, index: int) -> Effect:
-        place: Path = ("effects", index)
+        place: KeyPath = ("effects", index)
         value = self._at(place)
         self._expect(value, dict, place, "an effect: a mapping with a name")
         self._expect_keys(place, value, _EFFECT, required={"name"})
@@ -141,9 +141,9 @@ class _Reader:
 
     def _number(
         self, conditions: list[Condition], operators: list[Operator], effects: list[Effect]
-    ) -> dict[str, tuple[str, int, Path]]:
+    ) -> dict[str, tuple[str, int, KeyPath]]:
         """Node name to (type, number, place); a name may stand for one node only."""
-        numbers: dict[str, tuple[str, int, Path]] = {}
+        numbers: dict[str, tuple[str, int, KeyPath]] = {}
         names = {
             "condition": [node.name for node in conditions],
             "operator": [node.name for node in operators],
@@ -151,20 +151,20 @@ class _Reader:
         }
         for kind, group in names.items():
             for index, name in enumerate(group):
-                place: Path = (f"{kind}s", index) if kind == "condition" else (f"{kind}s", index, "name")
+                place: KeyPath = (f"{kind}s", index) if kind == "condition" else (f"{kind}s", index, "name")
                 if name in numbers:
                     first = self._line(numbers[name][2])
                     raise self._error(place, f"the name {name!r} is already taken (line {first})")
                 numbers[name] = (kind, len(numbers), place)
         return numbers
 
-    def _edges(self, numbers: dict[str, tuple[str, int, Path]]) -> list[tuple[int, int, int]]:
-        edges: dict[tuple[int, int, int], Path] = {}
+    def _edges(self, numbers: dict[str, tuple[str, int, KeyPath]]) -> list[tuple[int, int, int]]:
+        edges: dict[tuple[int, int, int], KeyPath] = {}
         for index, value in enumerate(self._list(("operators",))):
             operator = numbers[value["name"]][1]
             for code, relation in enumerate(RELATIONS):
                 for number, name in enumerate(self._names(("operators", index, relation))):
-                    place: Path = ("operators", index, relation, number)
+                    place: KeyPath = ("operators", index, relation, number)
                     other = self._end(name, relation, numbers, place)
                     edge = (operator, other, code) if relation == "leads_to" else (other, operator, code)
                     if edge in edges:
@@ -173,7 +173,7 @@ class _Reader:
                     edges[edge] = place
         return list(edges)
 
-    def _end(self, name: str, relation: str, numbers: dict[str, tuple[str, int, Path]], place: Path) -> int:
+    def _end(self, name: str, relation: str, numbers: dict[str, tuple[str, int, KeyPath]], place: KeyPath) -> int:
         source, target = ENDS[relation]
         wanted = target if source == "operator" else source
         known = [other for other, (kind, _, _) in numbers.items() if kind == wanted]
@@ -181,7 +181,7 @@ class _Reader:
             raise self._error(place, f"{relation} names no {wanted} of this file: {name!r}{nearest(name, known)}")
         return numbers[name][1]
 
-    def _refuse_orphans(self, numbers: dict[str, tuple[str, int, Path]], edges: list[tuple[int, int, int]]) -> None:
+    def _refuse_orphans(self, numbers: dict[str, tuple[str, int, KeyPath]], edges: list[tuple[int, int, int]]) -> None:
         linked = {end for source, target, _ in edges for end in (source, target)}
         for name, (kind, number, place) in numbers.items():
             if number not in linked:
@@ -189,18 +189,18 @@ class _Reader:
 
     # Places and their checks.
 
-    def _at(self, place: Path) -> Any:
+    def _at(self, place: KeyPath) -> Any:
         value = self._value
         for step in place:
             value = value[step]
         return value
 
-    def _list(self, place: Path) -> list[Any]:
+    def _list(self, place: KeyPath) -> list[Any]:
         value = self._at(place)
         self._expect(value, list, place, "a list")
         return list(value)
 
-    def _names(self, place: Path) -> list[str]:
+    def _names(self, place: KeyPath) -> list[str]:
         """The list of names at a place; none if the key is not there."""
         if place[-1] not in self._at(place[:-1]):
             return []
@@ -209,11 +209,11 @@ class _Reader:
             self._expect(name, str, (*place, index), "a name")
         return names
 
-    def _expect(self, value: object, kind: type, place: Path, what: str) -> None:
+    def _expect(self, value: object, kind: type, place: KeyPath, what: str) -> None:
         if not isinstance(value, kind):
             raise self._error(place, f"expected {what}, not {value!r:.40}")
 
-    def _expect_keys(self, place: Path, value: dict[str, Any], known: Collection[str], required: set[str]) -> None:
+    def _expect_keys(self, place: KeyPath, value: dict[str, Any], known: Collection[str], required: set[str]) -> None:
         for key in value:
             if key not in known:
                 raise self._error((*place, key), f"unknown key {key!r}{nearest(key, known)}")
@@ -221,8 +221,8 @@ class _Reader:
         if missing:
             raise self._error(place, f"the key {missing[0]!r} is missing")
 
-    def _line(self, place: Path) -> int:
+    def _line(self, place: KeyPath) -> int:
         return self._lines.get(place, 1)
 
-    def _error(self, place: Path, what: str) -> UserError:
+    def _error(self, place: KeyPath, what: str) -> UserError:
         return UserError(f"{self._name}:{self._line(place)}: {what}")

@@ -84,11 +84,18 @@ class Console:
             self._live.update(status_screen(status, left), refresh=True)
 
     def _plain(self, line: str) -> None:
-        """Writes a line past rich, which would wrap it; a reader that went away (`| head`) is no reason to stop."""
+        """Writes a line past rich, which would wrap it. That nobody reads it any more (`| head`) stops nothing.
+
+        Nor does a full disk under a log file: what the file still holds back comes with a later line.
+        """
         file = self._console.file
         encoding = self._console.encoding
         try:
             file.write(line.encode(encoding, "replace").decode(encoding) + "\n")
             file.flush()
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())  # where the flush at exit goes too
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, file.fileno())  # where the flush at exit goes too
+            os.close(nowhere)
+        except OSError:
+            pass

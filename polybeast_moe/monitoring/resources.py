@@ -64,7 +64,7 @@ def cgroup_cores(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/
     `cpu.cfs_quota_us`, as the kernel's Documentation/admin-guide/cgroup-v2.rst and scheduler/sched-bwc.rst define them.
     """
     limits = []
-    for group in _groups(root, membership):
+    for group in _groups("cpu", root, membership):
         try:
             quota, period = (group / "cpu.max").read_text().split()
         except (OSError, ValueError):
@@ -78,18 +78,32 @@ def cgroup_cores(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/
     return min(limits, default=None)
 
 
-def _groups(root: Path, membership: Path) -> list[Path]:
+def cgroup_memory(root: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> int | None:
+    """Returns the bytes of memory that the control groups grant this process; None: no limit.
+
+    Reads `memory.max` (version 2) or `memory.limit_in_bytes` (version 1, whose "no limit" is a number beyond any
+    machine's memory) of the process's group and of every group above it, by the kernel's documentation of both.
+    """
+    limits = []
+    for group in _groups("memory", root, membership):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            with contextlib.suppress(OSError, ValueError):  # there is none, or it says "max"
+                limits.append(int((group / name).read_text()))
+    return min(limits, default=None)
+
+
+def _groups(controller: str, root: Path, membership: Path) -> list[Path]:
     """The directories that may limit this process, from its own group up to the root of each hierarchy."""
     try:
         lines = membership.read_text().splitlines()
     except OSError:
         lines = []
-    found = [root, root / "cpu"]
+    found = [root, root / controller]
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        base = root / "cpu" if controllers else root
+        base = root / controller if controllers else root
         group = base / path.lstrip("/")
         found += [group, *(parent for parent in group.parents if parent.is_relative_to(base))]
     return list(dict.fromkeys(found))

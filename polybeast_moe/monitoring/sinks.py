@@ -56,6 +56,12 @@ def to_plain(value: Any) -> Any:
     return value.item() if hasattr(value, "item") else value
 
 
+def event_text(event: Mapping[str, Any]) -> str:
+    """Returns an event as one line, ``phase: key old → new (by whom)``."""
+    by = f" (by {event['by']})" if "by" in event else ""
+    return f"{event.get('phase', '')}: {event.get('key', 'event')} {event.get('old')} → {event.get('new')}{by}"
+
+
 def csv_line(columns: Sequence[str], row: Row) -> str:
     """Returns one line of CSV (RFC 4180, but ending in a bare newline).
 

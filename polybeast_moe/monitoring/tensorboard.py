@@ -19,7 +19,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from polybeast_moe.monitoring.columns import metric_tags
-from polybeast_moe.monitoring.sinks import Row, to_plain
+from polybeast_moe.monitoring.sinks import Row, event_text
 
 # Pages of the tab "Custom Scalars": page -> chart -> the tags it draws, as regular expressions.
 LAYOUT: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -86,15 +86,11 @@ class TensorBoardSink:
         """Adds nothing: their means are in the metrics row."""
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Adds the event as text, ``key: old → new``, at its frames."""
-        plain = {key: to_plain(value) for key, value in event.items()}
-        line = f"{plain.get('phase', '')}: {plain.get('key', 'event')} {plain.get('old')} → {plain.get('new')}"
-        if "by" in plain:
-            line += f" (by {plain['by']})"
+        """Adds the event as text at its frames."""
         shape = TensorShapeProto(dim=[TensorShapeProto.Dim(size=1)])
-        text = TensorProto(dtype=DT_STRING, string_val=[line.encode()], tensor_shape=shape)
+        text = TensorProto(dtype=DT_STRING, string_val=[event_text(event).encode()], tensor_shape=shape)
         value = Summary.Value(tag="events/changes", metadata=_TEXT, tensor=text)
-        self._write(Event(step=int(plain.get("frames", self._frames)), summary=Summary(value=[value])))
+        self._write(Event(step=int(event.get("frames", self._frames)), summary=Summary(value=[value])))
 
     def flush(self) -> None:
         """Hands what was written to the operating system."""

@@ -6,13 +6,14 @@ run directory for a later `wandb sync`, `WANDB_ENTITY` and `wandb login` say who
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from polybeast_moe.errors import UserError
 from polybeast_moe.monitoring.columns import metric_tags
-from polybeast_moe.monitoring.sinks import Row, to_plain
+from polybeast_moe.monitoring.sinks import Row, event_text, to_plain
 
 try:
     import wandb
@@ -54,9 +55,8 @@ class WandbSink:
         """Logs nothing: their means are in the metrics row."""
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Logs the event as text, ``key: old → new``."""
-        line = f"{event.get('phase', '')}: {event.get('key', 'event')} {event.get('old')} → {event.get('new')}"
-        self._log({"frames": int(event.get("frames", self._frames)), "events/changes": line})
+        """Logs the event as text."""
+        self._log({"frames": int(event.get("frames", self._frames)), "events/changes": event_text(event)})
 
     def flush(self) -> None:
         """Does nothing: W&B's own process sends what it has."""
@@ -65,7 +65,8 @@ class WandbSink:
         """Ends the W&B run; waits until everything is sent or written."""
         run, self._run = self._run, None
         if run is not None:
-            run.finish()
+            with _refusals():
+                run.finish()
 
     def state(self) -> dict[str, Any]:
         """Returns W&B's number of the run."""
@@ -76,7 +77,7 @@ class WandbSink:
         self._id = state["id"]
 
     def _log(self, values: Mapping[str, Any]) -> None:
-        try:
+        with _refusals():
             if self._run is None:
                 self._run = wandb.init(
                     project=self._project,
@@ -90,5 +91,12 @@ class WandbSink:
                 self._id = self._run.id
                 self._run.define_metric("*", step_metric="frames")
             self._run.log(dict(values))
-        except (wandb.Error, wandb.errors.UsageError) as error:
-            raise OSError(f"Weights & Biases: {' '.join(str(error).split())}") from None
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turns what W&B raises into the OSError of a sink that cannot write: a run goes on without it."""
+    try:
+        yield
+    except wandb.Error as error:
+        raise OSError(f"Weights & Biases: {' '.join(str(error).split())}") from None

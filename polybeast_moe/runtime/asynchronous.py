@@ -97,4 +97,5 @@ class AsynchronousRuntime(Runtime):
     def close(self) -> None:
         """Ends every process."""
         self.supervisor.stop()
+        self._weights.close()
         self._log_file.close()

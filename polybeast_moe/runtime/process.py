@@ -1,4 +1,4 @@
-"""What a process of ours sets about itself: the allocator, and how it is asked to stop."""
+"""What a process of ours sets about itself: allocator, caches, name, whom it dies with, how it is asked to stop."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+REQUEUE_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
+_BOUNCE_SECONDS = 1.0  # a bouncing key, or a signal to the group and to the process, is one request
+_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # sys/prctl.h
 _TORCH_CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3  # malloc.h
 
@@ -25,7 +28,8 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError):
         return
-    mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+    if not mallopt(_M_MMAP_THRESHOLD, 1 << 30):
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that glibc took before 2.35; else it would stay at 128 KiB
     mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
     mallopt(_M_TOP_PAD, 64 << 20)
 
@@ -47,10 +51,6 @@ def torch_cache_in(folder: Path) -> Iterator[None]:
         os.environ.pop(_TORCH_CACHE, None)
 
 
-_BOUNCE_SECONDS = 1.0  # a bouncing key, or a signal to the group and to the process, is one request
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15  # sys/prctl.h
-
-
 def name_process(name: str) -> None:
     """Gives this process a name for ps and htop (at most 15 characters are kept)."""
     ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
@@ -61,9 +61,6 @@ def die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
-
-
-REQUEUE_CODE = 75  # EX_TEMPFAIL of sysexits.h: try again later
 
 
 class StopRequests:

@@ -25,6 +25,8 @@ class SharedWeights:
     The writer never touches the newest copy: it fills the next one in turn, then points to it. A reader that was
     overtaken (the writer went round while it copied) sees the copy's version changed and reads again. Versions and the
     pointer are words with fences on both sides, so that this holds on processors that reorder stores as well.
+
+    Whoever made the file closes it; the memory goes with the last process that has it mapped.
     """
 
     def __init__(self, module: nn.Module, fd: int) -> None:
@@ -70,6 +72,12 @@ class SharedWeights:
                 tensor.copy_(view)
             if version != _NOTHING and _C.load_word(self._versions, index) == version:
                 return version
+
+    def close(self) -> None:
+        """Closes the memory file: nobody can be given it any more. Safe to call twice."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _views(self, tensors: list[Tensor], offset: int) -> list[Tensor]:
         views = []

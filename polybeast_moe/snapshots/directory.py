@@ -146,6 +146,10 @@ class Verified:
         """Takes note of a snapshot that is known to be good: this process has just written it."""
         self._known[path] = _appearance(path)
 
+    def forget(self, path: Path) -> None:
+        """Takes note of a snapshot that is no longer there."""
+        self._known.pop(path, None)
+
 
 def _appearance(path: Path) -> object:
     """What changes when somebody writes to a snapshot: sizes, times of change and file numbers."""

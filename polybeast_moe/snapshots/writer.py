@@ -115,7 +115,8 @@ class SnapshotWriter:
             _flush_to_disk(file)
         path = write(self._root, contents)
         self._is_good.trust(path)
-        prune(self._root, self._keep_last, self._is_kept, self._is_good)
+        for removed in prune(self._root, self._keep_last, self._is_kept, self._is_good):
+            self._is_good.forget(removed)
         return path
 
     def _is_kept(self, path: Path) -> bool:

@@ -80,6 +80,8 @@ def test_an_operator_changes_a_run_that_goes_on(tiny_file: Path, tmp_path: Path,
     # Held against a falling schedule, read back to the bit, in the metrics soon, and in the inbox's answer too.
     assert ask(run, "set router_temperature 0.30000000000000004")["holds"] == {"router_temperature": 0.1 + 0.2}
     assert ask(run, "set losses.entropy 0.125", use_inbox=True)["holds"]["losses.entropy"] == 0.125
+    on_disk, _ = newest_good(run / "snapshots")  # an answer says that a run which dies now goes on with it
+    assert load(on_disk).state["controller"]["holds"] == {"temperature": 0.1 + 0.2, "losses.entropy": 0.125}
     assert ask(run, "status")["router_temperature"] == 0.1 + 0.2
     wait_until(lambda: float(rows(run)[-1]["router_temperature"]) == 0.1 + 0.2, process)
     senseless = ["set temperatur 1", "release learning_rate", "set reward.score 1"]

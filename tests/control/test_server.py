@@ -119,6 +119,40 @@ def test_whatever_goes_wrong_with_an_order_is_its_answer_and_harms_nobody(
         assert wanted in str(answer.exception(5))
 
 
+class Changing(Trainer):
+    """Takes any change; its snapshot is written when the test says so."""
+
+    def __init__(self) -> None:
+        self.snapshot: Future[Path] = Future()
+
+    def status(self) -> dict[str, Any]:
+        return {"phase": "warmup", "holds": {"router_temperature": 0.3}}
+
+    def change(self, changer: object) -> Future[Path]:
+        return self.snapshot
+
+
+@pytest.mark.parametrize("disk", ["room", "full"])
+def test_a_change_is_answered_once_its_snapshot_is_on_the_disk(make_config, tmp_path: Path, disk: str) -> None:
+    """Who reads the answer knows that a run which dies now goes on with it; or is told that it would not."""
+    trainer = Changing()
+    desk = Desk(ControlServer(tmp_path, tmp_path, print), trainer, make_config())
+    with ThreadPoolExecutor(1) as operator:
+        answer = operator.submit(client.send, tmp_path, Command("set", "router_temperature", 0.3))
+        until = time.monotonic() + 0.5
+        while time.monotonic() < until:
+            desk.serve()
+            time.sleep(0.01)
+        assert not answer.done()
+        if disk == "room":
+            trainer.snapshot.set_result(tmp_path / "step-000000000048")
+            assert answer.result(10) == {"phase": "warmup", "holds": {"router_temperature": 0.3}}
+        else:
+            trainer.snapshot.set_exception(OSError("No space left on device"))
+            assert "in force, but in no snapshot: a resume may not know of it: No space" in str(answer.exception(10))
+        desk.close()
+
+
 class Listening:
     """A server, and a thread that obeys it by saying what it was told."""
 
@@ -337,15 +371,31 @@ def test_who_waits_when_the_run_ends_is_told(tmp_path: Path) -> None:
     server = ControlServer(tmp_path, tmp_path, print)
     answers: list[str] = []
 
-    def ask() -> None:
+    def ask(use_inbox: bool) -> None:
         try:
-            client.send(tmp_path, Command("status"))
+            client.send(tmp_path, Command("status"), use_inbox=use_inbox)
         except UserError as error:
             answers.append(str(error))
 
-    thread = threading.Thread(target=ask)
-    thread.start()
-    time.sleep(0.3)
-    server.close()
-    thread.join(10)
-    assert answers == ["the run has ended"]
+    threads = [threading.Thread(target=ask, args=(use_inbox,)) for use_inbox in (False, True)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.6)
+    with socket.socket(socket.AF_UNIX) as late:
+        late.settimeout(10)
+        late.connect(str(tmp_path / "control.sock"))
+        late.sendall(b"hello\n")
+        assert b"not a JSON object" in late.recv(1000)
+        server.close()
+        late.sendall(Command("status").encode())  # over a connection that has outlived the run
+        assert b"the run has ended" in late.recv(1000)
+    for thread in threads:
+        thread.join(10)
+    assert answers == 2 * ["the run has ended"]
+
+
+def test_a_trainer_that_ends_without_an_answer_is_not_waited_for(tmp_path: Path) -> None:
+    folder = inbox.open_inbox(tmp_path)
+    threading.Timer(0.3, shutil.rmtree, [folder]).start()
+    with pytest.raises(UserError, match="its trainer has ended"):
+        inbox.ask(tmp_path, Command("status").encode(), patience=60)

@@ -655,6 +655,7 @@ def test_a_reward_of_ones_own_takes_the_place_of_the_weighted_sum() -> None:
     ("changes", "wanted"),
     [
         ({"extra_loss": "small_logits"}, "learner.extra_loss: 'small_logits' is not an import path"),
+        ({"extra_loss": ".nowhere.small_logits"}, "learner.extra_loss: '.nowhere.small_logits' is not an import path"),
         ({"extra_loss": "nowhere.small_logits"}, "learner.extra_loss: cannot import 'nowhere'"),
         ({"extra_loss": f"{__name__}.small_logit"}, "did you mean 'small_logits'"),
         ({"extra_loss": f"{__name__}.of_every_row"}, r"must give a tensor of shape \[\], it gave a .* \[39\]"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from dataclasses import replace
 
@@ -181,3 +182,13 @@ def test_a_status_takes_its_figures_from_a_row() -> None:
 
 def test_durations_read_as_clocks() -> None:
     assert [clock_text(seconds) for seconds in (0.4, 3661, 90_000)] == ["0:00:00", "1:01:01", "1d 1:00:00"]
+
+
+def test_a_log_file_on_a_full_disk_stops_nothing() -> None:
+    with open("/dev/full", "w") as file:  # noqa: PTH123
+        console = Console(RichConsole(file=file))
+        console.log("no snapshot: [Errno 28] No space left on device")
+        console.update(STATUS)
+        console.stop()
+        with contextlib.suppress(OSError):
+            file.close()  # whose flush fails like every other

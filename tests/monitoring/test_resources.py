@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from polybeast_moe.monitoring import resources
-from polybeast_moe.monitoring.resources import FamilyMemory, cgroup_cores, family_bytes, usable_cores
+from polybeast_moe.monitoring.resources import FamilyMemory, cgroup_cores, cgroup_memory, family_bytes, usable_cores
 
 
 def test_the_familys_memory_is_looked_at_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,3 +65,15 @@ def test_version_one_groups_are_read_too(tmp_path: Path) -> None:
     write(root / "cpu" / "box" / "cpu.cfs_quota_us", "300000\n")
     write(root / "cpu" / "box" / "cpu.cfs_period_us", "100000\n")
     assert cgroup_cores(root, membership) == 3.0
+
+
+def test_the_memory_of_a_job_is_limited_by_its_own_group(tmp_path: Path) -> None:
+    """A batch system's limit is that of a group far below the root, in either version."""
+    root, membership = tmp_path / "fs", tmp_path / "cgroup"
+    membership.write_text("0::/slurm/job_7/step_0\n4:memory:/box\n")
+    assert cgroup_memory(root, membership) is None
+    write(root / "slurm" / "job_7" / "memory.max", "8589934592\n")
+    write(root / "slurm" / "job_7" / "step_0" / "memory.max", "max\n")
+    assert cgroup_memory(root, membership) == 8 << 30
+    write(root / "memory" / "box" / "memory.limit_in_bytes", "4294967296\n")
+    assert cgroup_memory(root, membership) == 4 << 30

@@ -7,6 +7,7 @@ import signal
 
 import pytest
 
+from polybeast_moe.runtime import process
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -48,3 +49,19 @@ def test_without_a_signal_everything_is_as_it_was() -> None:
 def test_tuning_the_allocator_is_harmless_twice() -> None:
     keep_freed_memory()
     keep_freed_memory()
+
+
+def test_an_older_allocator_gets_the_most_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """glibc before 2.35 refuses a threshold above 32 MiB; without any it would map every block of 128 KiB anew."""
+    taken: dict[int, int] = {}
+
+    class Older:
+        def mallopt(self, option: int, value: int) -> int:
+            if option == -3 and value > 32 << 20:
+                return 0
+            taken[option] = value
+            return 1
+
+    monkeypatch.setattr(process.ctypes, "CDLL", lambda _: Older())
+    keep_freed_memory()
+    assert taken == {-3: 32 << 20, -1: (1 << 31) - 1, -2: 64 << 20}

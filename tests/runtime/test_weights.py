@@ -136,3 +136,14 @@ def test_weights_are_never_torn() -> None:
                 time.sleep(0)
         finally:
             writer.kill()
+
+
+def test_closing_gives_the_file_back_and_leaves_what_is_mapped() -> None:
+    weights, target = SharedWeights.create(Mixed(0)), Mixed(0)
+    weights.publish(Mixed(3), 3)
+    fd = weights.fd
+    weights.close()
+    weights.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+    assert weights.load(target) == 3
