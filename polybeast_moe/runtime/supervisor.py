@@ -160,11 +160,15 @@ class Supervisor:
         self.log(f"{child.name} {reason}; a new one starts in {pause:.1f} s")
 
     def _hangs(self, child: _Child, passed: float) -> bool:
-        """Whether it has been silent for too long; `passed` seconds ago somebody looked."""
+        """Whether it has been silent for too long; `passed` seconds ago somebody looked.
+
+        Time without work does not count, but proves nothing either: others may take every free slot before an actor
+        that hangs is seen to leave it.
+        """
         beat = child.heartbeat()
-        if beat != child.last_beat or self.region.control["paused"] or not child.has_work():
+        if beat != child.last_beat or self.region.control["paused"]:
             child.last_beat, child.silent_for = beat, 0.0
-        else:
+        elif child.has_work():
             child.silent_for += passed
         return child.silent_for > self._longest_silence(child)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import signal
 import subprocess
@@ -102,6 +103,19 @@ def test_an_actor_that_hangs_without_a_slot_is_noticed(start_runtime) -> None:
     os.kill(supervisor.pids()["pbm-actor-0.0"], signal.SIGSTOP)
     go_on(runtime, 2)
     assert region.actor_has_work(0)
+    supervisor.hung_after = 0.3
+    assert wait_until(lambda: (supervisor.check(), supervisor.restarts)[1] == 1)
+
+
+def test_who_hangs_is_noticed_though_others_take_its_work(start_runtime) -> None:
+    """Free slots go to other actors between two looks: every second look finds nothing that it could do."""
+    runtime = start_runtime("runtime.actors=1")
+    go_on(runtime)
+    supervisor = runtime.supervisor
+    child = next(child for child in supervisor._children if child.name == "pbm-actor-0.0")
+    os.kill(child.process.pid, signal.SIGSTOP)
+    looks = itertools.cycle([True, False])
+    child.has_work = lambda: next(looks)
     supervisor.hung_after = 0.3
     assert wait_until(lambda: (supervisor.check(), supervisor.restarts)[1] == 1)
 
