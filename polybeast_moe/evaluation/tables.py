@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from polybeast_moe.config import Bound
+from polybeast_moe.config import TARGET_FIGURES, Bound
 from polybeast_moe.errors import UserError, nearest
 from polybeast_moe.evaluation.report_data import DataTable, Floats, RunData, read_run
 
@@ -57,10 +57,6 @@ class Verdict:
     result: str
 
 
-# Figures that `targets:` may name, fields of a PhaseRow.
-TARGETS = ("mean_score", "median_score", "max_score", "score_sd", "alpha_entropy", "usage_entropy")
-
-
 def phase_table(run_dir: Path) -> list[PhaseRow]:
     """Returns the rows of a run directory's phase table. Raises UserError if it holds no run."""
     return phase_rows(read_run(run_dir))
@@ -96,8 +92,8 @@ def verdicts(run: RunData, rows: Sequence[PhaseRow]) -> list[Verdict]:
     for phase, targets in run.config.get("targets", {}).items():
         for figure, fields in targets.items():
             place = f"config.yaml: targets.{phase}.{figure}"
-            if figure not in TARGETS:
-                raise UserError(f"{place} is no figure that a target can have{nearest(figure, TARGETS)}")
+            if figure not in TARGET_FIGURES:
+                raise UserError(f"{place} is no figure that a target can have{nearest(figure, TARGET_FIGURES)}")
             try:
                 bound = Bound.model_validate(fields)
             except ValidationError as error:
