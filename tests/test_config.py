@@ -312,6 +312,8 @@ def test_alignment_needs_a_graph_whose_prior_is_used(write):
     assert message in complaint(file, align)
     assert message in complaint(file, align, "graph.enabled=true", "policy.router.operator_prior=false")
     load_config(file, [align, "graph.enabled=true"])
+    alone = "policy.single_expert=equal_parameters"
+    assert "needs policy.single_expert: none" in complaint(file, align, "graph.enabled=true", alone)
     assert "graph_smoothing: needs graph.enabled: true" in complaint(file, "phases.warmup.losses.graph_smoothing=1")
 
 

@@ -108,8 +108,11 @@ class RunConfig(Section):
             return "needs learner.extra_loss: the import path of a function"
         if setting == "losses.graph_smoothing" and not self.graph.enabled:
             return "needs graph.enabled: true"
-        if setting == "losses.graph_alignment" and not (self.graph.enabled and self.policy.router.operator_prior):
-            return "needs graph.enabled: true and policy.router.operator_prior: true"
+        if setting == "losses.graph_alignment":
+            if not (self.graph.enabled and self.policy.router.operator_prior):
+                return "needs graph.enabled: true and policy.router.operator_prior: true"
+            if self.policy.single_expert != "none":
+                return "needs policy.single_expert: none, one expert has no router"
         return None
 
     @model_validator(mode="after")
