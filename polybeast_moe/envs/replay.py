@@ -81,7 +81,7 @@ class Replay:
             actions = np.frombuffer(zlib.decompress(packed), dtype=np.uint8)
             core, disp, lgen = fields.pop("seeds")
             return cls(seeds=(core, disp, lgen), actions=actions, **fields)
-        except (ValueError, TypeError, KeyError, zlib.error) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
             raise ReplayError(f"{path}: a broken replay: {error}") from None
 
     def play(self, observation_keys: Sequence[str] | None = None) -> Iterator[ReplayStep]:
@@ -142,7 +142,7 @@ class BestReplays:
 
     def wants(self, score: int) -> bool:
         """Whether an episode of that score would be among the best."""
-        return len(self._best) < self._keep or score > self._best[0][0]
+        return len(self._best) < self._keep or (bool(self._best) and score > self._best[0][0])
 
     def add(self, replay: Replay) -> None:
         """Saves the replay of an episode that is wanted, by its record's score, and drops the worst of too many.
