@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from nle.nethack import NLE_BL_GOLD
 
 from polybeast_moe.evaluation.draws import episode_seeds
 from polybeast_moe.evaluation.evaluate import evaluate_policy, figures_of, score_parts
@@ -151,6 +152,21 @@ def test_score_parts_add_up_to_what_the_game_says(trained) -> None:
     assert (parts["gold"] >= 0).all()
     assert parts["gold"].max() > 0
     assert parts["experience"].max() > 0
+
+
+def test_gold_of_the_last_step_before_the_limit_counts(trained) -> None:
+    env = trained.config.env.model_copy(update={"max_episode_steps": 400})
+    carried: dict[int, list[int]] = {}
+
+    def watch(moment: Moment) -> None:
+        for episode, gold in zip(moment.turn.episode.tolist(), moment.turn.raw["blstats"][:, NLE_BL_GOLD], strict=True):
+            carried.setdefault(episode, []).append(int(gold))
+
+    play_episodes(None, env, episodes=40, seed=2, watch=watch)
+    episode, step = next((e, s) for e in range(40) for s in range(1, len(carried[e])) if carried[e][s] > carried[e][0])
+    cut = env.model_copy(update={"max_episode_steps": step})
+    played = play_episodes(None, cut, episodes=episode + 1, seed=2)
+    assert played.records[episode]["gold"] == carried[episode][step] - carried[episode][0]
 
 
 def test_depth_counts_as_in_botl_score() -> None:
