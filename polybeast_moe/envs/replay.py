@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from polybeast_moe.envs.tasks import InvalidOptionError, TaskOptions
 from polybeast_moe.envs.vector_env import Info, NetHackVectorEnv, Observations, Seeds
 from polybeast_moe.errors import UserError
+from polybeast_moe.files import replace_file
 
 SUFFIX = ".replay"
 _MAGIC = b"polybeast_moe replay 1\n"
@@ -55,12 +56,10 @@ class Replay:
     """The episode's record (`info["episode_record"]`), held against what is played."""
 
     def save(self, path: Path | str) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file, whole or not at all. Raises OSError when it cannot be written."""
         header = {key: value for key, value in asdict(self).items() if key != "actions"}
-        aside = Path(path).with_name(Path(path).name + ".part")
         packed = zlib.compress(self.actions.astype(np.uint8).tobytes(), 9)
-        aside.write_bytes(_MAGIC + json.dumps(header).encode() + b"\n" + packed)
-        aside.replace(path)
+        replace_file(Path(path), _MAGIC + json.dumps(header).encode() + b"\n" + packed)
 
     @classmethod
     def load(cls, path: Path | str) -> Replay:

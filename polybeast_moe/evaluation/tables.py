@@ -18,7 +18,8 @@ from pydantic import ValidationError
 
 from polybeast_moe.config import TARGET_FIGURES, Bound
 from polybeast_moe.errors import UserError, nearest
-from polybeast_moe.evaluation.report_data import DataTable, Floats, RunData, read_run
+from polybeast_moe.evaluation.report_data import DataTable, RunData, read_run
+from polybeast_moe.evaluation.statistics import Floats, standard_error
 
 RANDOM_POLICY = "random policy"
 MIN_EPISODES = 30  # fewer say too little about a mean for a verdict
@@ -157,12 +158,11 @@ def _random_row(episodes: DataTable) -> PhaseRow:
 def _score_figures(scores: Floats) -> dict[str, Any]:
     """The fields of a PhaseRow that scores give: [episodes] -> mean, spread, median, maximum."""
     count = len(scores)
-    sd = float(np.std(scores, ddof=1)) if count > 1 else None
     return {
         "episodes": count,
         "mean_score": float(np.mean(scores)) if count else None,
-        "standard_error": None if sd is None else sd / math.sqrt(count),
-        "score_sd": sd,
+        "standard_error": standard_error(scores),
+        "score_sd": float(np.std(scores, ddof=1)) if count > 1 else None,
         "median_score": float(np.median(scores)) if count else None,
         "max_score": float(np.max(scores)) if count else None,
     }

@@ -8,8 +8,9 @@ import torch
 from nle.nethack import NLE_BL_GOLD
 
 from polybeast_moe.evaluation.draws import episode_seeds
-from polybeast_moe.evaluation.evaluate import evaluate_policy, figures_of, score_parts
+from polybeast_moe.evaluation.evaluate import evaluate_policy, figures_of
 from polybeast_moe.evaluation.play import Moment, Played, play_episodes
+from polybeast_moe.evaluation.score import score_parts
 from polybeast_moe.evaluation.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -146,7 +147,7 @@ def test_score_parts_add_up_to_what_the_game_says(trained) -> None:
     """A Tourist carries gold from the start, which is no score; walking down is 50 a level."""
     env = trained.config.env.model_copy(update={"character": "tou-hum-neu-mal", "max_episode_steps": 400})
     played = play_episodes(None, env, episodes=40, seed=2)
-    parts = score_parts(played)
+    parts = score_parts(*(played.column(name) for name in ("score", "depth", "gold")))
     np.testing.assert_array_equal(sum(parts.values()), played.column("score"))
     assert (parts["experience"] >= 0).all()
     assert (parts["gold"] >= 0).all()
@@ -170,9 +171,8 @@ def test_gold_of_the_last_step_before_the_limit_counts(trained) -> None:
 
 
 def test_depth_counts_as_in_botl_score() -> None:
-    deepest = [1, 2, 21, 31]
-    record = {"score": 40_000, "gold": -5, "length": 1, "alpha_entropy": 0.0}
-    parts = score_parts(Played(0, [{**record, "depth": depth} for depth in deepest]))
+    deepest = np.array([1.0, 2.0, 21.0, 31.0])
+    parts = score_parts(np.full(4, 40_000.0), deepest, np.full(4, -5.0))
     assert parts["depth"].tolist() == [0, 50, 1000 + 1000, 1500 + 10_000]
     assert parts["gold"].tolist() == [0] * 4
 
