@@ -7,9 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from polybeast_moe import _C, yaml_text
-from polybeast_moe.config import EntropyTarget, RewardWeights, RunConfig
+from polybeast_moe.config import TARGET_FIGURES, EntropyTarget, RewardWeights, RunConfig
 from polybeast_moe.config_files import bundled_configs, load_config, resolve_config_path, resolve_data_file
 from polybeast_moe.errors import UserError
+from polybeast_moe.evaluation.tables import PhaseRow
 
 MINIMAL = """\
 graph: {enabled: false}
@@ -311,6 +312,8 @@ def test_alignment_needs_a_graph_whose_prior_is_used(write):
     assert message in complaint(file, align)
     assert message in complaint(file, align, "graph.enabled=true", "policy.router.operator_prior=false")
     load_config(file, [align, "graph.enabled=true"])
+    alone = "policy.single_expert=equal_parameters"
+    assert "needs policy.single_expert: none" in complaint(file, align, "graph.enabled=true", alone)
     assert "graph_smoothing: needs graph.enabled: true" in complaint(file, "phases.warmup.losses.graph_smoothing=1")
 
 
@@ -339,6 +342,18 @@ def test_only_a_figure_of_an_update_ends_a_phase_or_raises_a_guard(write):
     assert "guards.hot.metric: 'gradnorm' is no figure of an update; did you mean 'grad_norm'?" in complaint(
         file, guard
     )
+
+
+def test_targets_are_figures_of_the_report_within_bounds_that_hold_something(write):
+    """Before the run, not when its report is made."""
+    file = write(MINIMAL)
+    assert "targets.warmup.mean_scor: is no figure that a target can have; did you mean 'mean_score'?" in complaint(
+        file, "targets.warmup={mean_scor: {at_least: 20}}"
+    )
+    assert "the first must not be above the second" in complaint(
+        file, "targets.warmup.alpha_entropy={within: [0.5, 0.3]}"
+    )
+    assert set(TARGET_FIGURES) <= PhaseRow.__dataclass_fields__.keys()
 
 
 def test_a_guard_can_only_add_what_the_run_has(write):

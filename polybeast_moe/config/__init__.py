@@ -11,7 +11,8 @@ from polybeast_moe.config.guards import Guard, RollbackConfig
 from polybeast_moe.config.learner import LearnerConfig, OptimizerConfig, RewardConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, Until
 from polybeast_moe.config.policy import SEMANTIC_EXPERTS, GraphConfig, PolicyConfig, RouterConfig
-from polybeast_moe.config.run import Bound, EvaluationConfig, MonitoringConfig, RunConfig, SnapshotConfig
+from polybeast_moe.config.records import TARGET_FIGURES, Bound, EvaluationConfig, MonitoringConfig, SnapshotConfig
+from polybeast_moe.config.run import RunConfig
 from polybeast_moe.config.runtime import RuntimeConfig
 from polybeast_moe.config.schedules import Piecewise, Ramp, Schedule, moves
 from polybeast_moe.config.weights import AlphaEntropyLoss, LossWeights, RewardWeights
@@ -19,6 +20,7 @@ from polybeast_moe.config.weights import AlphaEntropyLoss, LossWeights, RewardWe
 __all__ = [
     "MISFIT",
     "SEMANTIC_EXPERTS",
+    "TARGET_FIGURES",
     "AlphaEntropyLoss",
     "Bound",
     "DistributedConfig",

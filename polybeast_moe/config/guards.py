@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, FiniteFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from polybeast_moe.config.base import Section
 from polybeast_moe.config.metrics import Metric
@@ -16,13 +16,13 @@ class Guard(Section):
     """
 
     metric: Metric = Field(description="of an update, as metrics.csv names it")
-    below: FiniteFloat | None = None
-    above: FiniteFloat | None = None
-    release: FiniteFloat | None = Field(None, description="None: the limit itself")
+    below: float | None = None
+    above: float | None = None
+    release: float | None = Field(None, description="None: the limit itself")
     patience: PositiveInt = 20
     setting: str = Field(description="temperature, learning_rate, losses.NAME or reward.NAME")
     multiply: PositiveFloat | None = None
-    add: FiniteFloat | None = None
+    add: float | None = None
     levels: PositiveInt = Field(4, description="the highest level")
 
     @model_validator(mode="after")

@@ -49,7 +49,7 @@ class RouterConfig(Section):
 
 
 class PolicyConfig(Section):
-    """The policy network. `class` is an import path; a class of the user's own gets (config, graph)."""
+    """The policy network. `class` is an import path; a class of the user's own is made as the one here is."""
 
     class_: str = Field("polybeast_moe.models.policy.GraphMoEPolicy", alias="class")
     glyph_embedding: PositiveInt = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from polybeast_moe.config.base import Section, misfit
 from polybeast_moe.config.distributed import DistributedConfig
@@ -14,58 +14,10 @@ from polybeast_moe.config.guards import Guard
 from polybeast_moe.config.learner import LearnerConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig
 from polybeast_moe.config.policy import GraphConfig, PolicyConfig
+from polybeast_moe.config.records import Bound, EvaluationConfig, MonitoringConfig, SnapshotConfig, TargetFigure
 from polybeast_moe.config.runtime import RuntimeConfig
 from polybeast_moe.config.schedules import ends
 from polybeast_moe.errors import nearest
-
-
-class Bound(Section):
-    """A target on one figure of the report: at least, at most, or within two values."""
-
-    at_least: float | None = None
-    at_most: float | None = None
-    within: tuple[float, float] | None = None
-
-    @model_validator(mode="after")
-    def _one_bound(self) -> Bound:
-        if sum(value is not None for value in (self.at_least, self.at_most, self.within)) != 1:
-            raise ValueError("give exactly one of at_least, at_most, within")
-        return self
-
-
-class SnapshotConfig(Section):
-    """When snapshots are written and which are kept. Each phase's end and the run's end write one too, and stay."""
-
-    every_seconds: PositiveFloat = 30.0
-    keep_last: int = Field(3, ge=1)
-    keep_every: PositiveInt | None = Field(None, description="also keep every n-th snapshot for good")
-    replay_steps: int = Field(
-        100_000, ge=0, description="inline: longest episode, in steps, that is kept to be gone on with after a resume"
-    )
-
-
-class MonitoringConfig(Section):
-    """Cadence of metrics rows (seconds), which sinks get them beside the CSV files, and how many replays are kept."""
-
-    every_seconds: PositiveFloat = 5.0
-    tensorboard: bool = True
-    wandb: str | None = Field(None, min_length=1, description="project of Weights & Biases; needs the package wandb")
-    replays: NonNegativeInt = 10
-
-
-class EvaluationConfig(Section):
-    """What is measured beside training: held-out episodes of snapshots, and a uniformly random policy.
-
-    Every `every_seconds` the newest snapshot plays `episodes` held-out games in a process of its own, less often where
-    that would take more than `share` of the machine.
-    """
-
-    random_episodes: int = Field(0, ge=0)
-    every_seconds: PositiveFloat | None = Field(None, description="None: no evaluation during training")
-    episodes: PositiveInt = 100
-    seed: int = Field(1_000_003, ge=0, lt=2**63)
-    share: float = Field(0.1, gt=0, le=1, description="of the machine's processor time, at most")
-    threads: PositiveInt = 1
 
 
 class RunConfig(Section):
@@ -81,7 +33,7 @@ class RunConfig(Section):
     distributed: DistributedConfig = DistributedConfig()
     phases: Annotated[tuple[PhaseConfig, ...], Field(min_length=1)]
     guards: dict[str, Guard] = Field(default_factory=dict)
-    targets: dict[str, dict[str, Bound]] = Field(default_factory=dict)
+    targets: dict[str, dict[TargetFigure, Bound]] = Field(default_factory=dict)
     snapshots: SnapshotConfig = SnapshotConfig()
     monitoring: MonitoringConfig = MonitoringConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -156,8 +108,11 @@ class RunConfig(Section):
             return "needs learner.extra_loss: the import path of a function"
         if setting == "losses.graph_smoothing" and not self.graph.enabled:
             return "needs graph.enabled: true"
-        if setting == "losses.graph_alignment" and not (self.graph.enabled and self.policy.router.operator_prior):
-            return "needs graph.enabled: true and policy.router.operator_prior: true"
+        if setting == "losses.graph_alignment":
+            if not (self.graph.enabled and self.policy.router.operator_prior):
+                return "needs graph.enabled: true and policy.router.operator_prior: true"
+            if self.policy.single_expert != "none":
+                return "needs policy.single_expert: none, one expert has no router"
         return None
 
     @model_validator(mode="after")
@@ -169,11 +124,6 @@ class RunConfig(Section):
         if self.policy.router.kind == "scenes" and not self.env.store_glyphs:
             raise misfit(("policy", "router", "kind"), "scenes needs env.store_glyphs: true")
         return self
-
-    @property
-    def reads_graph(self) -> bool:
-        """Whether the policy reads the knowledge graph: in a stream of its own, or for its action mask alone."""
-        return self.graph.enabled or self.policy.action_mask
 
     @model_validator(mode="after")
     def _a_target_knows_what_is_routed(self) -> RunConfig:
@@ -205,6 +155,11 @@ class RunConfig(Section):
             if lacks:
                 raise misfit(("runtime", "policy_graphs"), f"{self.runtime.policy_graphs} needs {needed}")
         return self
+
+    @property
+    def reads_graph(self) -> bool:
+        """Whether the policy reads the knowledge graph: in a stream of its own, or for its action mask alone."""
+        return self.graph.enabled or self.policy.action_mask
 
     def stores_reward_terms(self) -> bool:
         """Whether rollouts hold the engine's reward terms: a phase weighs one, or a guard may add to one's weight."""

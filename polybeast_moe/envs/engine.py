@@ -13,6 +13,12 @@ ACTIONS: tuple[int, ...] = tuple(int(action) for action in TASK_ACTIONS)
 """The key that each action of the NetHackScore task presses (`nle.env.tasks.TASK_ACTIONS`)."""
 
 ACTION_NAMES: tuple[str, ...] = tuple(action.name for action in TASK_ACTIONS)
+"""NLE's, which calls a step and a run in one direction alike."""
+
+ACTION_LABELS: tuple[str, ...] = tuple(
+    f"run {name}" if name in ACTION_NAMES[:index] else name for index, name in enumerate(ACTION_NAMES)
+)
+"""A name of its own for each action: steps come before runs."""
 
 
 def task_options(env: EnvConfig) -> TaskOptions:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from polybeast_moe.envs.tasks import InvalidOptionError, TaskOptions
 from polybeast_moe.envs.vector_env import Info, NetHackVectorEnv, Observations, Seeds
 from polybeast_moe.errors import UserError
+from polybeast_moe.files import replace_file
 
 SUFFIX = ".replay"
 _MAGIC = b"polybeast_moe replay 1\n"
@@ -55,12 +56,10 @@ class Replay:
     """The episode's record (`info["episode_record"]`), held against what is played."""
 
     def save(self, path: Path | str) -> None:
-        """Writes the file, whole or not at all."""
+        """Writes the file, whole or not at all. Raises OSError when it cannot be written."""
         header = {key: value for key, value in asdict(self).items() if key != "actions"}
-        aside = Path(path).with_name(Path(path).name + ".part")
         packed = zlib.compress(self.actions.astype(np.uint8).tobytes(), 9)
-        aside.write_bytes(_MAGIC + json.dumps(header).encode() + b"\n" + packed)
-        aside.replace(path)
+        replace_file(Path(path), _MAGIC + json.dumps(header).encode() + b"\n" + packed)
 
     @classmethod
     def load(cls, path: Path | str) -> Replay:
@@ -81,7 +80,7 @@ class Replay:
             actions = np.frombuffer(zlib.decompress(packed), dtype=np.uint8)
             core, disp, lgen = fields.pop("seeds")
             return cls(seeds=(core, disp, lgen), actions=actions, **fields)
-        except (ValueError, TypeError, KeyError, zlib.error) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, zlib.error) as error:
             raise ReplayError(f"{path}: a broken replay: {error}") from None
 
     def play(self, observation_keys: Sequence[str] | None = None) -> Iterator[ReplayStep]:
@@ -142,7 +141,7 @@ class BestReplays:
 
     def wants(self, score: int) -> bool:
         """Whether an episode of that score would be among the best."""
-        return len(self._best) < self._keep or score > self._best[0][0]
+        return len(self._best) < self._keep or (bool(self._best) and score > self._best[0][0])
 
     def add(self, replay: Replay) -> None:
         """Saves the replay of an episode that is wanted, by its record's score, and drops the worst of too many.

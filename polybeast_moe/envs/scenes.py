@@ -20,7 +20,7 @@ REACH = 10  # squares to an unexplored edge that make it exploration
 _X, _Y, _HIT_POINTS, _MAX_HIT_POINTS, _HUNGER, _CONDITION = 0, 1, 10, 11, 21, 25  # nle.nethack.NLE_BL_*
 _HUNGRY = 2  # hungry, weak, fainting, ...; 0 is satiated, 1 not hungry
 _DEADLY = 1 | 2 | 4 | 8 | 16  # BL_MASK_: stoning, sliming, strangled, food poisoning, terminally ill
-_MONSTERS, _PETS, _INVISIBLE, _DETECTED, _DETECTED_END = 381, 762, 762, 763, 1144  # glyph ranges: monsters come first
+_MONSTERS_END, _INVISIBLE, _DETECTED, _DETECTED_END = 381, 762, 763, 1144  # glyphs: monsters come first, then pets
 _CMAP = 2359  # GLYPH_CMAP_OFF: stone, what was never seen
 _OPEN = _CMAP + np.array([12, 13, 14, 15, 16, 19, 20, 21, 22])  # doorways, doors, floor, corridors (rm.h)
 
@@ -40,7 +40,7 @@ def in_danger(blstats: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def monster_near(glyphs: NDArray[np.int16], blstats: NDArray[np.int64]) -> NDArray[np.bool_]:
     """A monster that is no pet within `NEAR` squares: [N, 21, 79], [N, 27] -> [N]."""
-    monster = (glyphs < _MONSTERS) | (glyphs == _INVISIBLE) | ((glyphs >= _DETECTED) & (glyphs < _DETECTED_END))
+    monster = (glyphs < _MONSTERS_END) | (glyphs == _INVISIBLE) | ((glyphs >= _DETECTED) & (glyphs < _DETECTED_END))
     beside = _within(NEAR, glyphs, blstats) & ~_within(0, glyphs, blstats)
     return np.asarray((monster & beside).any(axis=(1, 2)))
 

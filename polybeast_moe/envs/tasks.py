@@ -89,17 +89,16 @@ class TaskOptions:
         for name in refused:
             if getattr(self, name) not in (None, False):
                 raise InvalidOptionError(f"{task}: NLE's class takes no {name!r}")
-        if self.penalty_mode is not None and self.penalty_mode not in PENALTY_MODES:
-            raise InvalidOptionError(
-                f"{task}: unknown penalty_mode {self.penalty_mode!r}{nearest(self.penalty_mode, PENALTY_MODES)}"
-            )
+        mode = self.penalty_mode
+        if mode is not None and mode not in PENALTY_MODES:
+            raise InvalidOptionError(f"{task}: unknown penalty_mode {mode!r}{nearest(str(mode), PENALTY_MODES)}")
         for name in ("max_episode_steps", "no_progress_timeout"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float, np.number)) and int(value) == value > 0):
+            if value is not None and not (_is_number(value) and int(value) == value > 0):
                 raise InvalidOptionError(f"{task}: {name} must be a positive whole number, not {value!r}")
         for name in ("penalty_step", "penalty_time"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float, np.number)) and np.isfinite(value)):
+            if value is not None and not _is_number(value):
                 raise InvalidOptionError(f"{task}: {name} must be a number, not {value!r}")
         if self.actions is not None and not 0 < len(self.actions) <= 256:
             raise InvalidOptionError(f"{task}: actions must be 1 to 256 keys, not {len(self.actions)}")
@@ -166,6 +165,10 @@ _REFUSED: dict[str, tuple[str, ...]] = {
     "NetHack-v0": (*_PENALTIES, "no_progress_timeout"),
     "NetHackChallenge-v0": ("actions", "wizard"),
 }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and bool(np.isfinite(value))
 
 
 def _default_character(task: str) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from polybeast_moe import _C
 from polybeast_moe.envs.nle_package import check_nle
 from polybeast_moe.envs.tasks import InvalidOptionError, InvalidTypeError, TaskOptions, chosen_keys
-from polybeast_moe.envs.workers import Inline, Processes
+from polybeast_moe.envs.workers import RECORD, Inline, Processes
 
 Seeds = tuple[int, int, int | None]
 """Of the core and the display random numbers, and of the level generator (None: it has none of its own)."""
@@ -24,7 +24,6 @@ Seeds = tuple[int, int, int | None]
 Observations = dict[str, NDArray[Any]]
 Info = dict[str, Any]
 
-_RECORD = ("score", "score_after_end", "return", "length", "depth", "turns", "how_done")
 _MAX_SEED = 2**64 - 1
 
 
@@ -261,8 +260,9 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
 
     def _seed(self, seed: int | Sequence[int | None]) -> None:
         if isinstance(seed, (int, np.integer)):
-            super().reset(seed=int(seed) if seed >= 0 else None)
-            self._roots = [(_checked_seed("reset: seed", seed), game) for game in range(self.num_envs)]
+            root = _checked_seed("reset: seed", seed)
+            super().reset(seed=root)
+            self._roots = [(root, game) for game in range(self.num_envs)]
         else:
             if len(seed) != self.num_envs:
                 raise InvalidOptionError(f"reset: {len(seed)} seeds for {self.num_envs} games")
@@ -303,7 +303,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
 
     def _add_records(self, info: Info, ended: NDArray[np.bool_]) -> None:
         record: Info = {}
-        for name in _RECORD:
+        for name in RECORD:
             record[name] = np.where(ended, self._fields["record_" + name], 0)
             record["_" + name] = ended.copy()
         for name in ("seed_core", "seed_disp"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from polybeast_moe.errors import UserError
@@ -29,13 +30,13 @@ def changes(trained: TrainedPolicy) -> dict[str, Callable[[], Change]]:
     if not isinstance(policy, GraphMoEPolicy):
         raise UserError(f"snapshot {trained.path}: --ablate knows GraphMoEPolicy, not {type(policy).__name__}")
     found: dict[str, Callable[[], Change]] = {
-        f"without {name}": lambda expert=expert: KnockOut(expert, trained.routing, trained.temperature)  # type: ignore[misc]
+        f"without {name}": partial(KnockOut, expert, trained.routing, trained.temperature, policy.keep)
         for expert, name in enumerate(experts)
     }
-    found["gates shuffled within scenes"] = lambda: ShuffleGates(within=True)
-    found["gates shuffled between scenes"] = lambda: ShuffleGates(within=False)
+    found["gates shuffled within scenes"] = partial(ShuffleGates, within=True)
+    found["gates shuffled between scenes"] = partial(ShuffleGates, within=False)
     if policy.graph is not None:
-        found["graph stream off"] = lambda: WithoutGraph(policy)
+        found["graph stream off"] = partial(WithoutGraph, policy)
     return found
 
 

@@ -1,9 +1,4 @@
-"""Scores looked at more closely: over segments of episodes, by what they are made of, by how games ended.
-
-NetHack's score in play (`botl_score` of its botl.c) is the gold gained, if that is no loss, plus 50 points for each
-level below the first that was reached (from level 21 on 1,000 more each, beyond 30 a flat 10,000), plus score
-experience. Gold and depth are in `episodes.csv`; experience is the rest.
-"""
+"""Scores looked at more closely: over segments of episodes, by what they are made of, by how games ended."""
 
 from __future__ import annotations
 
@@ -12,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from polybeast_moe.evaluation import score
 from polybeast_moe.evaluation.endings import count_deaths, ending
-from polybeast_moe.evaluation.report_data import DataTable, Floats, RunData
+from polybeast_moe.evaluation.report_data import DataTable, RunData
+from polybeast_moe.evaluation.statistics import Floats, standard_error
 from polybeast_moe.evaluation.tables import RANDOM_POLICY
 
 SEGMENT_EPISODES = 500
 MAX_SEGMENTS = 30
-PARTS = ("experience", "depth", "gold")
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ def _segment(run: RunData, begin: int, end: int) -> Segment:
         phases=tuple(dict.fromkeys(str(phase) for phase in run.episodes.strings("phase")[part])),
         frames=float(run.episodes.floats("frames")[end - 1]),
         mean_score=float(known.mean()) if count else math.nan,
-        standard_error=float(known.std(ddof=1) / math.sqrt(count)) if count > 1 else None,
+        standard_error=standard_error(known),
         median_score=float(np.median(known)) if count else math.nan,
         max_score=float(known.max()) if count else math.nan,
         alpha_entropy=_mean(run.episodes.floats("alpha_entropy")[part]),
@@ -112,23 +108,13 @@ def _segment(run: RunData, begin: int, end: int) -> Segment:
 
 
 def _parts(phase: str, table: DataTable) -> ScoreParts | None:
-    score, depth, gold = (table.floats(name) for name in ("score", "depth", "gold"))
-    known = np.isfinite(score) & np.isfinite(depth) & np.isfinite(gold)
+    scores, depth, gold = (table.floats(name) for name in ("score", "depth", "gold"))
+    known = np.isfinite(scores) & np.isfinite(depth) & np.isfinite(gold)
     if not known.any():
         return None
-    score, depth, gold = score[known], depth[known], np.maximum(gold[known], 0.0)
-    depth_points = depth_score(depth)
-    means = {"experience": score - gold - depth_points, "depth": depth_points, "gold": gold}
-    return ScoreParts(
-        phase, int(known.sum()), float(score.mean()), {name: float(points.mean()) for name, points in means.items()}
-    )
-
-
-def depth_score(depth: Floats) -> Floats:
-    """Returns the points that the deepest level reached is worth: [n] -> [n]."""
-    extra = np.where(depth > 30, 10_000.0, np.where(depth > 20, 1000.0 * (depth - 20), 0.0))
-    points: Floats = 50.0 * (depth - 1) + extra
-    return points
+    parts = score.score_parts(scores[known], depth[known], gold[known])
+    means = {name: float(points.mean()) for name, points in parts.items()}
+    return ScoreParts(phase, int(known.sum()), float(scores[known].mean()), means)
 
 
 def _endings(phase: str, table: DataTable) -> Endings | None:

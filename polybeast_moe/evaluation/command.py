@@ -28,6 +28,7 @@ from polybeast_moe.evaluation.portraits import ExpertPortraits, together
 from polybeast_moe.evaluation.printing import details, score_table
 from polybeast_moe.evaluation.specialisation import StateCollector, measure
 from polybeast_moe.evaluation.trained import TrainedPolicy, load_trained
+from polybeast_moe.files import replace_file
 from polybeast_moe.monitoring.resources import usable_cores
 
 
@@ -204,9 +205,7 @@ def _of_trained(name: str, trained: TrainedPolicy, request: Request, seed: int, 
 
 
 def _write(path: Path, content: Figures) -> None:
-    aside = path.with_name(path.name + ".part")
     try:
-        aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        aside.replace(path)
+        replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
     except OSError as error:
         raise UserError(f"--json {path}: cannot be written: {error.strerror}") from None

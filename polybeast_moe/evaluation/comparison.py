@@ -12,11 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from polybeast_moe.evaluation.report_data import Floats, RunData
+from polybeast_moe.evaluation.report_data import RunData
+from polybeast_moe.evaluation.statistics import RESAMPLES, Floats, mean, resampled
 from polybeast_moe.evaluation.tables import RANDOM_POLICY, PhaseRow, phase_rows, scores_by_phase
-
-RESAMPLES = 2000
-_AT_A_TIME = 4_000_000  # values drawn at a time: memory stays small
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,8 @@ def differences(runs: Sequence[RunData]) -> list[Difference]:
 def mean_difference(sample: Floats, baseline: Floats, seed: int = 0) -> tuple[float, float]:
     """Returns the ends of the 95 % interval of mean(sample) - mean(baseline); [n] and [m], at least two each."""
     rng = np.random.default_rng(seed)
-    low, high = np.percentile(_resampled_means(sample, rng) - _resampled_means(baseline, rng), [2.5, 97.5])
+    drawn = resampled(sample, mean, RESAMPLES, rng) - resampled(baseline, mean, RESAMPLES, rng)
+    low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -91,15 +90,6 @@ def _difference(
         alpha_entropy=_minus(row.alpha_entropy, first.alpha_entropy if first else None),
         frames_per_second=_over(row.frames_per_second, first.frames_per_second if first else None),
     )
-
-
-def _resampled_means(sample: Floats, rng: np.random.Generator) -> Floats:
-    rows = max(1, min(RESAMPLES, _AT_A_TIME // len(sample)))
-    means = [
-        sample[rng.integers(len(sample), size=(min(rows, RESAMPLES - done), len(sample)))].mean(axis=1)
-        for done in range(0, RESAMPLES, rows)
-    ]
-    return np.concatenate(means)
 
 
 def _minus(value: float | None, other: float | None) -> float | None:

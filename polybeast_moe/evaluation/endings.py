@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+ALIVE = -1
 HOW_DONE = {
     -2: "NetHack gave up",
-    -1: "alive at the step limit",
+    ALIVE: "alive at the step limit",
     0: "killed",
     1: "choked",
     2: "poisoned",

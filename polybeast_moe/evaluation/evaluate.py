@@ -11,11 +11,13 @@ import numpy as np
 from polybeast_moe.config import RunConfig
 from polybeast_moe.evaluation.endings import count_deaths, ending
 from polybeast_moe.evaluation.play import GAMES, Change, Moment, Played, Player, play_episodes
+from polybeast_moe.evaluation.score import score_parts
 from polybeast_moe.evaluation.statistics import (
     Floats,
     bootstrap,
     entropy,
     interquartile_mean,
+    resampled_counts,
     standard_error,
 )
 from polybeast_moe.ops.mixture import Routing
@@ -67,7 +69,8 @@ def evaluate_policy(
 
 def figures_of(played: Played, experts: Sequence[str] = ()) -> Figures:
     """Returns what the episodes say, as JSON holds it; docs/evaluation.md lists every figure."""
-    score, length = played.column("score"), played.column("length")
+    score, depth, length = played.column("score"), played.column("depth"), played.column("length")
+    parts = score_parts(score, depth, played.column("gold"))
     average, middle = bootstrap(score), bootstrap(score, interquartile_mean)
     spread = float(np.std(score, ddof=1)) if len(score) > 1 else None
     low, median, high = (float(value) for value in np.percentile(score, [25, 50, 75]))
@@ -76,7 +79,7 @@ def figures_of(played: Played, experts: Sequence[str] = ()) -> Figures:
         "episodes": len(score),
         "seed": played.seed,
         "mean_score": average.value,
-        "standard_error": standard_error(score) if len(score) > 1 else None,
+        "standard_error": standard_error(score),
         "mean_score_interval": [average.low, average.high],
         "median_score": median,
         "score_quartiles": [low, high],
@@ -85,30 +88,17 @@ def figures_of(played: Played, experts: Sequence[str] = ()) -> Figures:
         "score_sd": spread,
         "score_cv": spread / average.value if spread is not None and average.value > 0 else None,
         "max_score": float(score.max()),
-        "score_parts": {name: float(part.mean()) for name, part in score_parts(played).items()},
+        "score_parts": {name: float(part.mean()) for name, part in parts.items()},
         "mean_return": float(played.column("return").mean()),
         "mean_length": float(length.mean()),
-        "mean_depth": float(played.column("depth").mean()),
-        "max_depth": int(played.column("depth").max()),
+        "mean_depth": float(depth.mean()),
+        "max_depth": int(depth.max()),
         "ends": _ends(played),
         "deaths": count_deaths((int(one["how_done"]), str(one.get("death", ""))) for one in played.records),
         "frames": frames,
         "frames_per_second": frames / played.seconds if played.seconds > 0 else None,
     }
     return figures | (_routing_figures(played, experts) if played.alpha is not None else {})
-
-
-def score_parts(played: Played) -> dict[str, Floats]:
-    """Takes the scores apart as NetHack adds them up (botl.c, botl_score): experience, depth and gold, [episodes] each.
-
-    Depth: 50 a level below the first, and 1,000 a level below the twentieth (10,000 below the thirtieth). Gold: what
-    was gained since the start, as last seen alive. Experience is the rest: points for kills and deeds, and gold within
-    containers, which nobody sees.
-    """
-    score, deepest = played.column("score"), played.column("depth")
-    depth = 50.0 * (deepest - 1) + np.where(deepest > 30, 10_000, np.clip(deepest - 20, 0, None) * 1000)
-    gold = np.clip(played.column("gold"), 0, None)
-    return {"experience": score - depth - gold, "depth": depth, "gold": gold}
 
 
 def _ends(played: Played) -> dict[str, int]:
@@ -143,9 +133,7 @@ def _by_episode(sums: Floats, resamples: int = 1000) -> list[list[float]]:
 
     A ratio of sums: an episode counts by its steps.
     """
-    generator = np.random.default_rng(0)
-    counts = generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums)), size=resamples)
-    totals = counts @ sums  # [resamples, E + 2]
+    totals = resampled_counts(len(sums), resamples) @ sums  # [resamples, E + 2]
     alpha = totals[:, -2] / totals[:, -1]
     usage = entropy(totals[:, :-2] / totals[:, -1:])
     return [np.percentile(figure, [2.5, 97.5]).tolist() for figure in (alpha, usage, usage - alpha)]

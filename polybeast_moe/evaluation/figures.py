@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polybeast_moe.evaluation.breakdowns import PARTS, ScoreParts, Segment
+from polybeast_moe.evaluation.breakdowns import ScoreParts, Segment
 from polybeast_moe.evaluation.plotting import (
     COLOURS,
     bars,
@@ -18,12 +18,15 @@ from polybeast_moe.evaluation.plotting import (
     new_figure,
     over_frames,
     score_axis,
+    score_ticks,
     series_colour,
     series_line,
     side_by_side,
     whisker,
 )
-from polybeast_moe.evaluation.report_data import Floats, RunData
+from polybeast_moe.evaluation.report_data import RunData
+from polybeast_moe.evaluation.score import PARTS
+from polybeast_moe.evaluation.statistics import Floats
 from polybeast_moe.evaluation.tables import (
     BUCKET_NAMES,
     RANDOM_POLICY,
@@ -124,8 +127,7 @@ def finish_cdf(axes: Axes) -> None:
     """Adds the axes of a drawing of distribution functions."""
     axes.set_xscale("symlog", linthresh=10, linscale=0.7)
     top = max([10.0, *(float(np.asarray(line.get_xdata())[-1]) for line in axes.get_lines())])
-    ticks = [tick for tick in (0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000) if tick <= top * 1.5]
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_xticks(*score_ticks(top))
     axes.minorticks_off()
     axes.set_xlim(0, top * 1.2)
     axes.set_ylim(0, 100)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from polybeast_moe.evaluation.plotting import colour, hatch, side_by_side
-from polybeast_moe.evaluation.report_data import Floats
+from polybeast_moe.evaluation.statistics import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

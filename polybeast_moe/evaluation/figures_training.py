@@ -21,7 +21,8 @@ from polybeast_moe.evaluation.plotting import (
     over_frames,
     phase_spans,
 )
-from polybeast_moe.evaluation.report_data import Floats, RunData
+from polybeast_moe.evaluation.report_data import RunData
+from polybeast_moe.evaluation.statistics import Floats
 from polybeast_moe.evaluation.tables import bound_ends
 
 if TYPE_CHECKING:
@@ -62,7 +63,14 @@ _LEARNER = (
     ("share", (("explained_variance", "explained variance"), ("rho_clip_share", "ratios clipped"))),
     ("gradient norm", (("grad_norm", "gradient norm"),)),
 )
-_PARTS = (("engine", "engine"), ("inference", "inference"), ("update", "update"))
+_MACHINE = {"frames/s": 1.0, "busy (%)": 100.0, "lag (updates)": 1.0, "memory (GiB)": 2.0**-30, "restarts": 1.0}
+_MACHINE_COLUMNS: Mapping[str, Sequence[tuple[str, str]]] = {
+    "frames/s": (("frames_per_second", "frames/s"),),
+    "busy (%)": tuple((f"{part}_share", part) for part in ("engine", "inference", "update")),
+    "lag (updates)": (("policy_lag", "policy lag"),),
+    "memory (GiB)": (("memory_bytes", "all processes"),),
+    "restarts": (("restarts", "restarts so far"),),
+}
 
 
 def router_figure(run: RunData) -> Figure:
@@ -134,16 +142,6 @@ def machine_figure(run: RunData) -> Figure:
         over_frames(axes, run, names=index == 0)
     figure.align_ylabels()
     return figure
-
-
-_MACHINE = {"frames/s": 1.0, "busy (%)": 100.0, "lag (updates)": 1.0, "memory (GiB)": 2.0**-30, "restarts": 1.0}
-_MACHINE_COLUMNS: Mapping[str, Sequence[tuple[str, str]]] = {
-    "frames/s": (("frames_per_second", "frames/s"),),
-    "busy (%)": tuple((f"{part}_share", label) for part, label in _PARTS),
-    "lag (updates)": (("policy_lag", "policy lag"),),
-    "memory (GiB)": (("memory_bytes", "all processes"),),
-    "restarts": (("restarts", "restarts so far"),),
-}
 
 
 def has_learner_figure(run: RunData) -> bool:

@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from nle import nethack
 from numpy.typing import NDArray
 
 from polybeast_moe import _C
 from polybeast_moe.config import EnvConfig
 from polybeast_moe.envs.engine import ACTIONS, game_settings
 from polybeast_moe.envs.nle_package import check_nle
-from polybeast_moe.envs.workers import Inline
+from polybeast_moe.envs.workers import RECORD, Inline
 from polybeast_moe.evaluation.draws import episode_seeds
+from polybeast_moe.evaluation.endings import ALIVE
 from polybeast_moe.evaluation.observe import RAW_KEYS
-
-RECORD = ("score", "score_after_end", "return", "length", "depth", "turns", "how_done")
-_GOLD = 13  # nle.nethack.NLE_BL_GOLD
 
 Record = dict[str, float | int | str]
 
@@ -83,8 +82,8 @@ class GameTable:
         self._step[row] += 1
         self._previous_action[row] = actions
         ended = (fields["terminated"] | fields["truncated"])[row].astype(np.bool_)
-        alive = row[~ended]
-        self._gold[alive, 1] = fields["blstats"][alive, _GOLD]
+        alive = row[~ended | (fields["record_how_done"][row] == ALIVE)]
+        self._gold[alive, 1] = fields["blstats"][alive, nethack.NLE_BL_GOLD]
         for game in row[ended].tolist():
             self._keep_record(game)
         if ended.any():
@@ -107,7 +106,7 @@ class GameTable:
         self._player.run()
         self._step[starting] = 0
         self._previous_action[starting] = len(ACTIONS)
-        self._gold[starting] = fields["blstats"][starting, _GOLD][:, None]
+        self._gold[starting] = fields["blstats"][starting, nethack.NLE_BL_GOLD][:, None]
 
     def _keep_record(self, game: int) -> None:
         record: Record = {name: self._fields["record_" + name][game].item() for name in RECORD}

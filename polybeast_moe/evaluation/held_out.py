@@ -43,7 +43,8 @@ class HeldOutEvaluation:
         self._log_path = log_path
         self._log = log
         self._underway: _Underway | None = None
-        self._due_at = time.monotonic() + (config.every_seconds or math.inf)
+        self._every = config.every_seconds or math.inf
+        self._due_at = time.monotonic() + self._every
         self._last: str | None = None
         self._best: str | None = None
         self._best_score = -math.inf
@@ -104,13 +105,13 @@ class HeldOutEvaluation:
             self._log(
                 f"the evaluation of {underway.snapshot.name} failed (see {self._log_path.name}); training goes on"
             )
-            self._due_at = time.monotonic() + (self._config.every_seconds or math.inf)
+            self._due_at = time.monotonic() + self._every
             return {}
         if score > self._best_score:
             self._best, self._best_score = underway.snapshot.name, score
         # The next begins when this one's work, spread over the time until then, is no more than the share allows.
         pause = processor_seconds / (self._cores * self._config.share)
-        self._due_at = underway.began + max(self._config.every_seconds or math.inf, pause)
+        self._due_at = underway.began + max(self._every, pause)
         shown = f"{score:.1f} ± {error:.1f}" if error is not None else f"{score:.1f}"
         self._log(f"held-out score {shown} at {int(frames):,} frames ({figures['episodes']} episodes)")
         return {"held_out_score": score, "held_out_frames": frames} | (

@@ -23,6 +23,7 @@ from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.models.action_mask import masked_alike
 from polybeast_moe.models.graph_stream import GraphReadout
 from polybeast_moe.models.policy import GraphMoEPolicy
+from polybeast_moe.models.router import best
 from polybeast_moe.ops import expert_mixture
 from polybeast_moe.ops.mixture import Routing
 
@@ -34,20 +35,19 @@ _LONGEST = 1e4  # of noise: logits that far apart are as good as certain
 class KnockOut:
     """An expert's weight is 0 and the others share its part, each in proportion to its own.
 
-    Where it had all the weight, the router decides among the others.
+    Where it had all the weight, the router decides among the others, of which it keeps at most `keep`.
     """
 
-    def __init__(self, expert: int, routing: Routing, temperature: float) -> None:
-        self._expert, self._routing, self._temperature = expert, routing, temperature
+    def __init__(self, expert: int, routing: Routing, temperature: float, keep: int | None = None) -> None:
+        self._expert, self._routing, self._temperature, self._keep = expert, routing, temperature, keep
 
     def __call__(self, _turn: Turn, output: PolicyOutput, _infer: InferWith) -> PolicyOutput:
         """Changes alpha and logits."""
         others = [e for e in range(output.alpha.shape[1]) if e != self._expert]
         left = output.alpha[:, others]
         total = left.sum(dim=1, keepdim=True)
-        again = expert_mixture(
-            output.router_scores[:, others], output.expert_logits[:, others], self._temperature, routing=self._routing
-        ).alpha
+        scores = best(output.router_scores[:, others], self._keep and min(self._keep, len(others)))
+        again = expert_mixture(scores, output.expert_logits[:, others], self._temperature, routing=self._routing).alpha
         alpha = torch.zeros_like(output.alpha)
         alpha[:, others] = torch.where(total > 1e-6, left / total.clamp(min=1e-6), again)
         return with_gates(output, alpha)

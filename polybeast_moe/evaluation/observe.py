@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nle import nethack
 from numpy.typing import NDArray
 
 from polybeast_moe import _C
@@ -20,8 +21,7 @@ from polybeast_moe.models import Observation
 RAW_KEYS = ("glyphs", "blstats", "message", "inv_glyphs", "inv_letters", "inv_oclasses", "misc")
 """Keys of NLE that are read. `misc` is no default of NLE's and is made up for where it is missing."""
 
-_ROWS, _COLUMNS = 21, 79
-_NO_GLYPH = 5976  # nle.nethack.NO_GLYPH: what stands outside the map
+_ROWS, _COLUMNS = nethack.DUNGEON_SHAPE
 _QUESTIONS = (b"eat", b"attack", b"direction?", b"pray")  # those that NLE leaves to the agent: nle.env.base
 
 Raw = Mapping[str, NDArray[Any]]
@@ -75,7 +75,7 @@ def observe(
 def crop(glyphs: NDArray[np.int16], blstats: NDArray[np.int64], side: int) -> NDArray[np.int16]:
     """Cuts squares of `side` around the hero: glyphs [N, 21, 79], blstats [N, 27] -> [N, side, side]."""
     half = side // 2
-    padded = np.full((len(glyphs), _ROWS + 2 * half, _COLUMNS + 2 * half), _NO_GLYPH, dtype=np.int16)
+    padded = np.full((len(glyphs), _ROWS + 2 * half, _COLUMNS + 2 * half), nethack.NO_GLYPH, dtype=np.int16)
     padded[:, half : half + _ROWS, half : half + _COLUMNS] = glyphs
     columns, rows = blstats[:, :1] + np.arange(side), blstats[:, 1:2] + np.arange(side)  # [N, side]
     cut: NDArray[np.int16] = padded[np.arange(len(glyphs))[:, None, None], rows[:, :, None], columns[:, None]]

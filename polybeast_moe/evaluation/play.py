@@ -74,7 +74,7 @@ class Played:
 
     seed: int
     records: list[Record] = field(default_factory=list)
-    """One an episode: `games.RECORD`, `death`, `seed_core`, `seed_disp`, `gold` (gained), mean `alpha_entropy`."""
+    """One an episode: `workers.RECORD`, `death`, `seed_core`, `seed_disp`, `gold` (gained), `alpha_entropy` (mean)."""
     alpha: NDArray[np.float64] | None = None
     """[episodes, E]: alpha summed over each episode's steps; None for random actions."""
     seconds: float = 0.0

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from polybeast_moe.evaluation.report_data import Floats, RunData
+from polybeast_moe.evaluation.report_data import RunData
+from polybeast_moe.evaluation.statistics import Floats
 from polybeast_moe.evaluation.tables import RANDOM_POLICY, row_spans
 
 if TYPE_CHECKING:
@@ -118,11 +119,16 @@ def count_axis(axes: Axes) -> None:
 def score_axis(axes: Axes, lowest: float, highest: float) -> None:
     """Makes the vertical axis one of scores: linear below 10 points, logarithmic above."""
     axes.set_yscale("symlog", linthresh=10, linscale=0.7)
-    ticks = [tick for tick in (0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000) if tick <= highest * 1.5]
-    axes.set_yticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.set_yticks(*score_ticks(highest))
     axes.minorticks_off()
     axes.set_ylim(min(0.0, lowest) - 0.5, max(highest * 1.3, 12.0))
     axes.set_ylabel("score (points)")
+
+
+def score_ticks(highest: float) -> tuple[list[int], list[str]]:
+    """Returns the ticks of an axis of scores up to about `highest`, and what is written at them."""
+    ticks = [tick for tick in (0, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000) if tick <= highest * 1.5]
+    return ticks, [f"{tick:,}" for tick in ticks]
 
 
 def bars(axes: Axes, groups: Mapping[str, Floats], names: Sequence[str]) -> None:

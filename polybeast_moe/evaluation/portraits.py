@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from polybeast_moe.config import RunConfig
-from polybeast_moe.envs.engine import ACTION_NAMES
+from polybeast_moe.envs.engine import ACTION_LABELS
 from polybeast_moe.envs.scenes import SCENES, scenes
 from polybeast_moe.evaluation.play import Moment
 from polybeast_moe.graph.configured import configured_graph
@@ -30,7 +30,7 @@ class ExpertPortraits:
         self._stream = policy.graph if isinstance(policy, GraphMoEPolicy) else None
         graph = configured_graph(config) if self._stream is not None else None
         self._operators = [operator.name for operator in graph.operators] if graph is not None else []
-        self._actions = np.zeros((len(self._experts), len(ACTION_NAMES)))
+        self._actions = np.zeros((len(self._experts), len(ACTION_LABELS)))
         self._attention = np.zeros((len(SCENES), len(self._operators)))
         self._seen = np.zeros(len(SCENES))
         self._moments = 0
@@ -42,11 +42,9 @@ class ExpertPortraits:
         logits = moment.output.expert_logits.double()
         self._actions += (moment.output.alpha.double()[:, :, None] * logits.softmax(-1)).sum(0).numpy()
         if self._stream is not None and self._moments % EVERY == 0:
-            attention = (
-                self._stream.operator_attention(moment.observation.conditions).mean(1).double().numpy()
-            )  # [N, O]
             scene = scenes(moment.turn.raw)
-            np.add.at(self._attention, scene, attention)
+            by_head = self._stream.operator_attention(moment.observation.conditions)  # [N, H, O]
+            np.add.at(self._attention, scene, by_head.mean(1).double().numpy())
             self._seen += np.bincount(scene, minlength=len(SCENES))
         self._moments += 1
 
@@ -60,7 +58,7 @@ class ExpertPortraits:
         totals = self._actions.sum(axis=1)
         found: dict[str, Any] = {
             "expert_actions": {
-                name: dict(zip(action_labels(), (row / total).tolist(), strict=True))
+                name: dict(zip(ACTION_LABELS, (row / total).tolist(), strict=True))
                 for name, row, total in zip(self._experts, self._actions, totals, strict=True)
                 if total > 0
             }
@@ -82,8 +80,3 @@ def together(*watchers: Callable[[Moment], None]) -> Callable[[Moment], None]:
             watcher(moment)
 
     return watch
-
-
-def action_labels() -> tuple[str, ...]:
-    """Returns a name for each action: NLE calls a step and a run in one direction alike, the run comes second."""
-    return tuple(f"run {name}" if name in ACTION_NAMES[:i] else name for i, name in enumerate(ACTION_NAMES))

@@ -10,6 +10,8 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.errors import UserError
 from polybeast_moe.evaluation.games import Record
 from polybeast_moe.evaluation.play import play_episodes
+from polybeast_moe.evaluation.report_data import read_object
+from polybeast_moe.files import replace_file
 
 SEED_OFFSET = 0x72616E64  # its games are not those of the run
 
@@ -43,12 +45,10 @@ def _measure(config: RunConfig, run_dir: Path, log: Callable[[str], None], inter
     wanted = config.evaluation.random_episodes
     protocol = {"env": config.env.model_dump(mode="json"), "seed": config.seed + SEED_OFFSET, "count": wanted}
     path = run_dir / FILE_NAME
-    if not wanted or (path.exists() and json.loads(path.read_text())["protocol"] == protocol):
+    if not wanted or (read_object(path) or {}).get("protocol") == protocol:
         return
     log(f"playing {wanted} episodes of the random policy")
     episodes = play_random_policy(config, interrupted)
     if episodes is None:
         return
-    aside = path.with_suffix(".json.part")
-    aside.write_text(json.dumps({"protocol": protocol, "episodes": episodes}) + "\n")
-    aside.replace(path)
+    replace_file(path, (json.dumps({"protocol": protocol, "episodes": episodes}) + "\n").encode())

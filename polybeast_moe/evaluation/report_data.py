@@ -14,8 +14,7 @@ import yaml
 from numpy.typing import NDArray
 
 from polybeast_moe.errors import UserError
-
-Floats = NDArray[np.float64]
+from polybeast_moe.evaluation.statistics import Floats
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def read_run(run_dir: Path) -> RunData:
         events=_read_json_lines(run_dir / "phases.jsonl"),
         random_episodes=_read_random_policy(run_dir / "random_policy.json"),
         config_text="\n".join(_whole_lines(run_dir / "config.yaml")),
-        specialisation=_read_object(run_dir / "specialisation.json"),
+        specialisation=read_object(run_dir / "specialisation.json"),
     )
 
 
@@ -98,6 +97,15 @@ def read_csv(path: Path) -> DataTable:
         return EMPTY
     rows = [row for row in lines if len(row) == len(header)]
     return DataTable({name: [row[index] for row in rows] for index, name in enumerate(header)}, len(rows))
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Reads a JSON object; None where the file is missing or holds none."""
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _whole_lines(path: Path) -> list[str]:
@@ -131,20 +139,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _read_object(path: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
 def _read_random_policy(path: Path) -> DataTable | None:
-    try:
-        rows = json.loads(path.read_text())["episodes"]
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError):
-        return None
-    return _from_rows(row for row in rows if isinstance(row, dict))
+    rows = (read_object(path) or {}).get("episodes")
+    return _from_rows(row for row in rows if isinstance(row, dict)) if isinstance(rows, list) else None
 
 
 def _from_rows(rows: Iterable[Mapping[str, Any]]) -> DataTable:

@@ -19,7 +19,7 @@ Figures = Mapping[str, Any]
 _INFORMATION = {
     "scene_information": "scene",
     "previous_action_information": "previous action",
-    "step_information": "tenth of the episode",
+    "step_information": "time in the episode",
 }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from polybeast_moe.evaluation.report_text import Grid, html_table, markdown_table
+from polybeast_moe.files import replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,10 +50,10 @@ def write_page(folder: Path, title: str, sections: Sequence[Section]) -> Path:
     images = {picture.name: _png(picture.draw()) for section in sections for picture in section.pictures}
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in images.items():
-        _write(folder / f"{name}.png", image)
-    _write(folder / "report.md", _markdown(title, sections).encode())
+        replace_file(folder / f"{name}.png", image)
+    replace_file(folder / "report.md", _markdown(title, sections).encode())
     page = folder / "index.html"
-    _write(page, _html(title, sections, images).encode())
+    replace_file(page, _html(title, sections, images).encode())
     return page
 
 
@@ -134,10 +134,3 @@ pre { background: #f5f5f5; padding: .8rem; overflow-x: auto; font-size: .85rem; 
 </body>
 </html>
 """
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Replaces a file at once, so that a reader never sees half of it."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(content)
-    draft.replace(path)

@@ -11,8 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from polybeast_moe.evaluation.breakdowns import PARTS, Endings, ScoreParts, Segment, ending_names
+from polybeast_moe.evaluation.breakdowns import Endings, ScoreParts, Segment, ending_names
 from polybeast_moe.evaluation.report_data import RunData
+from polybeast_moe.evaluation.score import PARTS
 from polybeast_moe.evaluation.tables import (
     BUCKET_NAMES,
     RANDOM_POLICY,

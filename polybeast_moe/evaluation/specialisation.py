@@ -17,9 +17,7 @@ from numpy.typing import NDArray
 
 from polybeast_moe.envs.scenes import SCENES, scenes
 from polybeast_moe.evaluation.play import Moment
-from polybeast_moe.evaluation.statistics import Floats, entropy
-
-Ints = NDArray[np.int64]
+from polybeast_moe.evaluation.statistics import Floats, Ints, entropy, resampled_counts
 
 RESAMPLES, SHUFFLES = 1000, 10
 STEP_BINS = 10
@@ -76,19 +74,18 @@ class StateCollector:
 def measure(states: States, experts: Sequence[str], seed: int = 0) -> dict[str, Any]:
     """Returns every figure of specialisation, as JSON holds it; docs/evaluation.md lists them."""
     bins = np.minimum(states.step * STEP_BINS // (states.step.max() + 1), STEP_BINS - 1)
-    counts = resampled(states.episode[-1] + 1, RESAMPLES, seed)
+    counts = resampled_counts(int(states.episode[-1]) + 1, RESAMPLES, seed)
     joint = joint_sums(states.episode, states.scene, len(SCENES), states.alpha)
     matrix = scene_matrix(joint.sum(axis=0))
     matrices = scene_matrix(np.tensordot(counts, joint, 1))  # [resamples, K, E]
+    scene_counts = np.bincount(states.scene, minlength=len(SCENES))
     return {
         "scene_information": information(states, states.scene, len(SCENES), counts, seed),
         "previous_action_information": information(
             states, states.previous_action, int(states.previous_action.max()) + 1, counts, seed
         ),
         "step_information": information(states, bins, STEP_BINS, counts, seed),
-        "scene_shares": dict(
-            zip(SCENES, (np.bincount(states.scene, minlength=4) / len(states.scene)).tolist(), strict=True)
-        ),
+        "scene_shares": dict(zip(SCENES, (scene_counts / len(states.scene)).tolist(), strict=True)),
         "scene_expert_matrix": {
             scene: dict(zip(experts, row.tolist(), strict=True)) for scene, row in zip(SCENES, matrix, strict=True)
         },
@@ -173,12 +170,6 @@ def jensen_shannon(expert_logits: Floats) -> Floats:
     scaled = np.exp(expert_logits - expert_logits.max(axis=-1, keepdims=True))
     policies = scaled / scaled.sum(axis=-1, keepdims=True)
     return np.asarray(entropy(policies.mean(axis=1)) - entropy(policies).mean(axis=1))
-
-
-def resampled(episodes: int, resamples: int, seed: int = 0) -> Ints:
-    """How often each episode is drawn in each resample, [resamples, episodes]."""
-    generator = np.random.default_rng(seed)
-    return generator.multinomial(episodes, np.full(episodes, 1 / episodes), size=resamples).astype(np.int64)
 
 
 def _mean_by_episode(episode: Ints, values: Floats, counts: Ints) -> dict[str, float]:

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 Statistic = Callable[[Floats], Floats]
 """Of samples [..., n] along the last axis -> [...]."""
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
+_AT_A_TIME = 4_000_000  # values drawn at a time: memory stays small
 
 
 @dataclass(frozen=True)
@@ -50,20 +52,31 @@ def bootstrap(
     """Percentile bootstrap (Efron 1979) of a statistic of independent values [n]; deterministic for a seed."""
     if not len(sample):
         raise ValueError("a bootstrap needs at least one value")
-    generator = np.random.default_rng(seed)
-    rows = max(1, min(resamples, 4_000_000 // len(sample)))  # at a time: memory stays small
+    drawn = resampled(sample, statistic, resamples, np.random.default_rng(seed))
+    tail = 50 * (1 - confidence)
+    low, high = np.percentile(drawn, [tail, 100 - tail])
+    return Interval(float(statistic(sample)), float(low), float(high))
+
+
+def resampled(sample: Floats, statistic: Statistic, resamples: int, generator: np.random.Generator) -> Floats:
+    """Returns the statistic of values [n] drawn with replacement, [resamples]."""
+    rows = max(1, min(resamples, _AT_A_TIME // len(sample)))
     found = [
         statistic(sample[generator.integers(len(sample), size=(min(rows, resamples - done), len(sample)))])
         for done in range(0, resamples, rows)
     ]
-    tail = 50 * (1 - confidence)
-    low, high = np.percentile(np.concatenate(found), [tail, 100 - tail])
-    return Interval(float(statistic(sample)), float(low), float(high))
+    return np.concatenate(found)
 
 
-def standard_error(sample: Floats) -> float:
-    """Standard deviation (n - 1) of values [n] over √n; NaN for a single one."""
-    return float(np.std(sample, ddof=1) / np.sqrt(len(sample))) if len(sample) > 1 else float("nan")
+def resampled_counts(episodes: int, resamples: int, seed: int = 0) -> Ints:
+    """Returns how often each episode is drawn in each resample, [resamples, episodes]."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(episodes, np.full(episodes, 1 / episodes), size=resamples).astype(np.int64)
+
+
+def standard_error(sample: Floats) -> float | None:
+    """Standard deviation (n - 1) of values [n] over √n; None for fewer than two."""
+    return float(np.std(sample, ddof=1) / np.sqrt(len(sample))) if len(sample) > 1 else None
 
 
 def entropy(shares: Floats) -> Floats:

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from polybeast_moe.config import Bound
+from polybeast_moe.config import TARGET_FIGURES, Bound
 from polybeast_moe.errors import UserError, nearest
-from polybeast_moe.evaluation.report_data import DataTable, Floats, RunData, read_run
+from polybeast_moe.evaluation.report_data import DataTable, RunData, read_run
+from polybeast_moe.evaluation.statistics import Floats, standard_error
 
 RANDOM_POLICY = "random policy"
 MIN_EPISODES = 30  # fewer say too little about a mean for a verdict
@@ -57,10 +58,6 @@ class Verdict:
     result: str
 
 
-# Figures that `targets:` may name, fields of a PhaseRow.
-TARGETS = ("mean_score", "median_score", "max_score", "score_sd", "alpha_entropy", "usage_entropy")
-
-
 def phase_table(run_dir: Path) -> list[PhaseRow]:
     """Returns the rows of a run directory's phase table. Raises UserError if it holds no run."""
     return phase_rows(read_run(run_dir))
@@ -96,8 +93,8 @@ def verdicts(run: RunData, rows: Sequence[PhaseRow]) -> list[Verdict]:
     for phase, targets in run.config.get("targets", {}).items():
         for figure, fields in targets.items():
             place = f"config.yaml: targets.{phase}.{figure}"
-            if figure not in TARGETS:
-                raise UserError(f"{place} is no figure that a target can have{nearest(figure, TARGETS)}")
+            if figure not in TARGET_FIGURES:
+                raise UserError(f"{place} is no figure that a target can have{nearest(figure, TARGET_FIGURES)}")
             try:
                 bound = Bound.model_validate(fields)
             except ValidationError as error:
@@ -161,12 +158,11 @@ def _random_row(episodes: DataTable) -> PhaseRow:
 def _score_figures(scores: Floats) -> dict[str, Any]:
     """The fields of a PhaseRow that scores give: [episodes] -> mean, spread, median, maximum."""
     count = len(scores)
-    sd = float(np.std(scores, ddof=1)) if count > 1 else None
     return {
         "episodes": count,
         "mean_score": float(np.mean(scores)) if count else None,
-        "standard_error": None if sd is None else sd / math.sqrt(count),
-        "score_sd": sd,
+        "standard_error": standard_error(scores),
+        "score_sd": float(np.std(scores, ddof=1)) if count > 1 else None,
         "median_score": float(np.median(scores)) if count else None,
         "max_score": float(np.max(scores)) if count else None,
     }

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import ValidationError
-
 from polybeast_moe.config import RunConfig
+from polybeast_moe.config_files import config_of
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.errors import UserError
 from polybeast_moe.graph.configured import configured_graph
@@ -75,16 +74,9 @@ def find_snapshot(path: str | Path) -> Path:
 
 
 def _config(snapshot: Snapshot) -> RunConfig:
-    try:
-        return RunConfig.model_validate(snapshot.state["config"])
-    except KeyError:
-        raise SnapshotError(f"snapshot {snapshot.path}: state.json has no configuration") from None
-    except ValidationError as error:
-        detail = error.errors()[0]
-        key = ".".join(str(step) for step in detail["loc"])
-        raise UserError(
-            f"snapshot {snapshot.path}: its configuration is of another version: {key}: {detail['msg']}"
-        ) from None
+    if "config" not in snapshot.state:
+        raise SnapshotError(f"snapshot {snapshot.path}: state.json has no configuration")
+    return config_of(snapshot.state["config"], f"snapshot {snapshot.path}: its configuration is of another version")
 
 
 def _settings(snapshot: Snapshot, config: RunConfig) -> tuple[Routing, float, str]:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from nle import nethack
 from numpy.typing import NDArray
 
 from polybeast_moe import _C
 from polybeast_moe.envs import NetHackVectorEnv, Replay
-from polybeast_moe.envs.engine import ACTION_NAMES, ACTIONS
+from polybeast_moe.envs.engine import ACTION_LABELS, ACTIONS, task_options
+from polybeast_moe.envs.replay import given_options
 from polybeast_moe.envs.scenes import SCENES, scenes
+from polybeast_moe.envs.tasks import TaskOptions
 from polybeast_moe.evaluation.agent import Agent, AgentState
 from polybeast_moe.evaluation.draws import episode_seeds
 from polybeast_moe.evaluation.endings import ending
@@ -20,7 +23,6 @@ from polybeast_moe.evaluation.observe import RAW_KEYS, observe
 from polybeast_moe.models import PolicyOutput
 
 KEYS = (*RAW_KEYS, "tty_chars", "tty_colors", "tty_cursor")
-_SCORE, _TIME = 9, 20  # nle.nethack.NLE_BL_*
 _KEYS_NAMED = {10: "RETURN"}  # what nle calls MORE
 
 
@@ -70,10 +72,7 @@ def played(agent: Agent, seed: int, episode: int) -> Iterator[Frame]:
         observation_keys=KEYS,
         autoreset_mode="Disabled",
         clock=env_config.clock,
-        character=env_config.character,
-        max_episode_steps=env_config.max_episode_steps,
-        penalty_step=env_config.penalty_step,
-        penalty_time=env_config.penalty_time,
+        **given_options(task_options(env_config)),
     )
     title = f"seed {seed}, episode {episode}"
     try:
@@ -138,12 +137,8 @@ def opinion_of(agent: Agent, raw: dict[str, NDArray[Any]], output: PolicyOutput,
 
 
 def action_name(key: int) -> str:
-    """What an action's key does, in words: `N`, `far N`, `SEARCH`."""
-    if key in ACTIONS:
-        index = ACTIONS.index(key)
-        name = ACTION_NAMES[index]
-        return f"far {name}" if name in ACTION_NAMES[:index] else name
-    return _KEYS_NAMED.get(key, repr(chr(key)))
+    """What an action's key does, in words: `N`, `run N`, `SEARCH`."""
+    return ACTION_LABELS[ACTIONS.index(key)] if key in ACTIONS else _KEYS_NAMED.get(key, repr(chr(key)))
 
 
 def _frame(
@@ -165,12 +160,10 @@ def _frame(
 
 def _score_and_turn(raw: dict[str, NDArray[Any]]) -> tuple[int, int]:
     """NLE shows neither after a death."""
-    return int(raw["blstats"][_SCORE]), int(raw["blstats"][_TIME])
+    return int(raw["blstats"][nethack.NLE_BL_SCORE]), int(raw["blstats"][nethack.NLE_BL_TIME])
 
 
 def _keys(replay: Replay) -> tuple[int, ...]:
-    from polybeast_moe.envs.tasks import TaskOptions
-
     return TaskOptions.of(replay.task, replay.options).keys(replay.task)
 
 

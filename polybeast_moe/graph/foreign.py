@@ -88,7 +88,7 @@ CONDITIONS = {
     "monster_grid_bug": "insect_shown",
 }
 
-# Their operators by the beginning of their names, first match wins: expert and actions.
+# Their operators by the beginning of their names, the longest match wins: expert and actions.
 _COMPASS = ("CompassDirection",)
 _WALK = ("CompassDirection", "CompassDirectionLonger")
 OPERATORS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -240,5 +240,5 @@ def _edge(edge: Any, index: int, numbers: dict[Any, int], kinds: dict[Any, str],
         if not isinstance(end, int | str) or end not in numbers:
             raise UserError(f"{place}: there is no node {end!r}")
     if (kinds[source], kinds[target]) != ENDS[relation]:
-        raise UserError(f"{place}: {relation} joins a {ENDS[relation][0]} to a {ENDS[relation][1]}")
+        raise UserError(f"{place}: {relation} leads from {ENDS[relation][0]} to {ENDS[relation][1]}")
     return numbers[source], numbers[target], RELATIONS.index(relation)

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from polybeast_moe import _C
 from polybeast_moe.errors import UserError, nearest
 from polybeast_moe.graph import actions, foreign
 from polybeast_moe.graph.schema import (
@@ -38,23 +39,22 @@ def load_graph(path: str | pathlib.Path, known_conditions: Sequence[str] | None 
         UserError: the file cannot be read, or does not hold a valid graph; the message names file and line.
     """
     path = pathlib.Path(path)
-    known = _engine_conditions() if known_conditions is None else tuple(known_conditions)
+    known = tuple(_C.condition_names() if known_conditions is None else known_conditions)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise UserError(f"cannot read the graph {path}: {reason}") from None
     if path.suffix == ".json":
-        return foreign.read_json(text, str(path), known)
-    if path.suffix in (".yaml", ".yml"):
-        return _Reader(text, str(path), known).graph()
-    raise UserError(f"{path}: a graph is a .yaml or a .json file")
-
-
-def _engine_conditions() -> tuple[str, ...]:
-    from polybeast_moe import _C  # imported late: only needed without known_conditions
-
-    return tuple(_C.condition_names())
+        graph = foreign.read_json(text, str(path), known)
+    elif path.suffix in (".yaml", ".yml"):
+        graph = _Reader(text, str(path), known).graph()
+    else:
+        raise UserError(f"{path}: a graph is a .yaml or a .json file")
+    for kind, nodes in (("condition", graph.conditions), ("operator", graph.operators)):
+        if not nodes:
+            raise UserError(f"{path}: the graph has no {kind}: a policy would have nothing to read in it")
+    return graph
 
 
 class _Reader:

@@ -11,14 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-EXPERTS = ("survival", "combat", "exploration", "general")
-# Relations in the order of their codes: condition -> operator, condition -> operator, operator -> effect.
+from polybeast_moe.config import SEMANTIC_EXPERTS
+
+EXPERTS = SEMANTIC_EXPERTS
+"""Whom an operator may speak for."""
+
 RELATIONS = ("satisfies", "context_of", "leads_to")
+"""In the order of their codes."""
+
 ENDS = {
     "satisfies": ("condition", "operator"),
     "context_of": ("condition", "operator"),
     "leads_to": ("operator", "effect"),
 }
+"""What each relation leads from and to."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -58,8 +58,8 @@ class Standing:
 class Order:
     """What the lead has all ranks do at a meeting."""
 
-    do: str
-    """"update", "states" (hand over what a snapshot keeps), "rest" (games stand still) or "end"."""
+    do: Literal["update", "states", "rest", "end"]
+    """states: hand over what a snapshot keeps; rest: games stand still."""
     settings: Settings | None = None
 
 

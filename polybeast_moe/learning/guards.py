@@ -24,11 +24,12 @@ def guarded(
     """Moves every guard by one update, if there are metrics of one, and applies their levels to the settings.
 
     Returns:
-        The state with the guards' levels, the settings to use, and one event for every change of level.
+        The state with the guards' levels, the settings to use, and one event for every change of level. Of a guard
+        that a resume has taken away nothing is kept.
     """
-    states, events = dict(state.guards), []
+    states, events = dict[str, GuardState](), []
     for name, guard in guards.items():
-        before = states.get(name, GuardState())
+        before = state.guards.get(name, GuardState())
         within = replace(before, level=min(before.level, guard.levels))  # a resume may have lowered the highest
         states[name] = now = _moved(guard, within, metrics.get(guard.metric, math.nan))
         settings = _applied(guard, now.level, settings, state.holds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,6 @@ from polybeast_moe.learning.rollback import Rollback
 from polybeast_moe.learning.temperature import matching_temperature
 from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
-from polybeast_moe.ops.mixture import Routing
 from polybeast_moe.runtime.device import device_of
 from polybeast_moe.runtime.rollouts import Batch
 
@@ -183,7 +182,7 @@ class Learner:
         if settings.target_alpha_entropy is not None and scores.shape[1] > 1:  # one expert leaves nothing to steer
             target = settings.target_alpha_entropy
             diagnostics["target_alpha_entropy"] = target
-            diagnostics["matching_temperature"] = matching_temperature(scores, target, cast(Routing, settings.routing))
+            diagnostics["matching_temperature"] = matching_temperature(scores, target, settings.routing)
         mean_alpha = seen.output.alpha[:live].mean(0).tolist()
         diagnostics |= usage(mean_alpha, diagnostics["alpha_entropy"])
         return UpdateReport(diagnostics, mean_alpha, report.applied)

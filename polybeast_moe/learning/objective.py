@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from torch import Tensor
 
+from polybeast_moe.errors import UserError
 from polybeast_moe.learning import losses
 from polybeast_moe.learning.phases import LossSettings, Settings
 from polybeast_moe.models.interface import PolicyOutput
-from polybeast_moe.ops.mixture import Routing
 
 
 class ActorCritic(NamedTuple):
@@ -57,7 +57,7 @@ def objective(
             called as `shared_means` says.
 
     Raises:
-        ValueError: graph alignment with a policy that has no graph prior.
+        UserError: a loss on the graph's prior or states has a weight, and the policy gives none.
     """
     weights = settings.losses
     log_policy, log_probs, values, vs, advantages = actor_critic
@@ -73,7 +73,7 @@ def _auxiliary(
     output: PolicyOutput, first: Tensor, settings: Settings, over_ranks: Callable[[Tensor], Tensor], rows: int
 ) -> dict[str, Tensor]:
     """The losses on experts and router, of the first `rows` rows."""
-    weights, tau, routing = settings.losses, settings.temperature, cast(Routing, settings.routing)
+    weights, tau, routing = settings.losses, settings.temperature, settings.routing
     scores, alpha, logits = output.router_scores[:rows], output.alpha[:rows], output.expert_logits[:rows]
     first = first[:-1]
 
@@ -83,7 +83,7 @@ def _auxiliary(
 
     def graph_alignment() -> Tensor:
         if output.graph_prior is None:
-            raise ValueError("graph_alignment has a weight, but this policy has no prior of a graph")
+            raise UserError("losses.graph_alignment has a weight, but the policy gives no graph_prior: set it to 0")
         return losses.graph_alignment_loss(scores, output.graph_prior[:rows], tau, routing)
 
     def temporal_consistency() -> Tensor:
@@ -92,7 +92,7 @@ def _auxiliary(
 
     def graph_smoothing() -> Tensor:
         if output.graph_moments is None:
-            raise ValueError("graph_smoothing has a weight, but this policy has no graph")
+            raise UserError("losses.graph_smoothing has a weight, but the policy gives no graph_moments: set it to 0")
         return 1 - losses.spread(over_ranks(output.graph_moments))
 
     terms: dict[str, tuple[float, Callable[[], Tensor]]] = {

@@ -31,7 +31,7 @@ def hold(key: str, value: float, allowed: Callable[[list[str]], object]) -> Chan
             low, high = phase.temperature.bounds
             if not low <= value <= high:
                 raise UserError(f"{key} {value:g} is out of the phase's bounds [{low:g}, {high:g}]")
-        old = state.holds.get(name, _shown(phase, name))
+        old = state.holds.get(name, _in_force(phase, name))
         asked = replace(state, holds={**state.holds, name: value})
         return _told(advance(phases, asked, counters, {}), _event(counters, phase, name, old, value))
 
@@ -48,7 +48,7 @@ def release(key: str) -> Changer:
             raise UserError(f"{key} is not held; {held} is")
         rest = {other: value for other, value in state.holds.items() if other != name}
         moved = advance(phases, replace(state, holds=rest), counters, {})
-        return _told(moved, _event(counters, phase, name, state.holds[name], _shown(phase, name)))
+        return _told(moved, _event(counters, phase, name, state.holds[name], _in_force(phase, name)))
 
     return change
 
@@ -76,95 +76,6 @@ def pause(on: bool) -> Changer:
     return change
 
 
-def _overrides(phase: PhaseConfig, state: ControllerState, name: str, value: float) -> list[str]:
-    """A temperature that is held comes first: it lets an alpha entropy loss into a phase that steers the entropy."""
-    held = "temperature" in state.holds and name != TARGET
-    checked = {"temperature": state.holds["temperature"]} if held else {}
-    return [_override(phase, *item) for item in {**checked, name: value}.items()]
-
-
-def shown_name(key: str) -> str:
-    """Returns the key as metrics and status show it."""
-    return {name: alias for alias, name in _ALIASES.items()}.get(key, key)
-
-
-def _override(phase: PhaseConfig, key: str, value: float) -> str:
-    place = f"phases.{phase.name}"
-    if key == TARGET:
-        return f"{place}.temperature.target_alpha_entropy={value!r}"
-    if key == "losses.alpha_entropy":
-        return f"{place}.losses.alpha_entropy" + (
-            f"={{weight: {value!r}}}" if phase.losses.alpha_entropy is None else f".weight={value!r}"
-        )
-    return f"{place}.{key}={value!r}"
-
-
-def _current(phases: Sequence[PhaseConfig], state: ControllerState) -> PhaseConfig:
-    if state.settings is None or state.finished:
-        raise UserError("no phase is going on")
-    name = state.settings.phase
-    return next(phase for phase in phases if phase.name == name)
-
-
-def _known(phases: Sequence[PhaseConfig], state: ControllerState, key: str) -> str:
-    known = holdable(_current(phases, state))
-    name = _ALIASES.get(key, key)
-    if name not in known:
-        raise UserError(f"{key!r} is no scalar of the phase{nearest(key, [*map(shown_name, known)])}")
-    return name
-
-
-def _shown(phase: PhaseConfig, key: str) -> float | str:
-    """Returns what is in force: a number, or the schedule by its text where it moves."""
-    schedule: Any = phase.schedules().get(key)
-    if key == "temperature" or schedule is None:
-        schedule = phase.temperature
-    if moves(schedule):
-        return describe(schedule)
-    if isinstance(schedule, int | float):
-        return float(schedule)
-    return f"alpha entropy target {describe(schedule.target_alpha_entropy)}"
-
-
-def _event(
-    counters: Counters, phase: PhaseConfig, key: str, old: float | str | None, new: float | str | None
-) -> PhaseEvent:
-    return PhaseEvent(counters.frames, counters.episodes, phase.name, key, old, new, by="operator")
-
-
-def _told(change: Change, event: PhaseEvent) -> Change:
-    """The event of the operator, instead of the one that the controller makes of the same change."""
-    state, settings, events = change
-    return state, settings, [event, *(other for other in events if other.key != event.key)]
-
-
-def as_shown(holds: Mapping[str, float]) -> dict[str, float]:
-    """Returns holds under the names that status shows."""
-    return {shown_name(key): value for key, value in holds.items()}
-
-
-def origin_event(origin: str, counters: Counters) -> PhaseEvent:
-    """Returns the event that a run's beginning from another one's snapshot is."""
-    return PhaseEvent(counters.frames, counters.episodes, "", "origin", None, origin, by="operator")
-
-
-def override_events(
-    changes: Mapping[str, tuple[Any, Any]], state: ControllerState, counters: Counters
-) -> list[PhaseEvent]:
-    """Returns the events of configuration keys that a resume has changed: key to old and new value."""
-    phase = state.settings.phase if state.settings is not None else ""
-    return [
-        PhaseEvent(counters.frames, counters.episodes, phase, key, old, new, by="operator")
-        for key, (old, new) in changes.items()
-    ]
-
-
-def reopened(state: ControllerState, changes: Mapping[str, Any]) -> ControllerState:
-    """Lets a phase that an operator has ended go on where a resume changes its end; `changes` by configuration key."""
-    until = f"phases.{state.settings.phase}.until" if state.settings is not None else ""
-    return replace(state, left=False) if any(key.startswith(f"{until}.") for key in changes) else state
-
-
 def change_curriculum(
     state: ControllerState, phases: Sequence[PhaseConfig], counters: Counters
 ) -> tuple[ControllerState, list[PhaseEvent]]:
@@ -190,3 +101,92 @@ def change_curriculum(
             "every phase ends before: their totals count from the beginning of the run that the snapshot is of"
         )
     return state, events
+
+
+def reopened(state: ControllerState, changes: Mapping[str, Any]) -> ControllerState:
+    """Lets a phase that an operator has ended go on where a resume changes its end; `changes` by configuration key."""
+    until = f"phases.{state.settings.phase}.until" if state.settings is not None else ""
+    return replace(state, left=False) if any(key.startswith(f"{until}.") for key in changes) else state
+
+
+def origin_event(origin: str, counters: Counters) -> PhaseEvent:
+    """Returns the event that a run's beginning from another one's snapshot is."""
+    return PhaseEvent(counters.frames, counters.episodes, "", "origin", None, origin, by="operator")
+
+
+def override_events(
+    changes: Mapping[str, tuple[Any, Any]], state: ControllerState, counters: Counters
+) -> list[PhaseEvent]:
+    """Returns the events of configuration keys that a resume has changed: key to old and new value."""
+    phase = state.settings.phase if state.settings is not None else ""
+    return [
+        PhaseEvent(counters.frames, counters.episodes, phase, key, old, new, by="operator")
+        for key, (old, new) in changes.items()
+    ]
+
+
+def shown_name(key: str) -> str:
+    """Returns the key as metrics and status show it."""
+    return {name: alias for alias, name in _ALIASES.items()}.get(key, key)
+
+
+def as_shown(holds: Mapping[str, float]) -> dict[str, float]:
+    """Returns holds under the names that status shows."""
+    return {shown_name(key): value for key, value in holds.items()}
+
+
+def _current(phases: Sequence[PhaseConfig], state: ControllerState) -> PhaseConfig:
+    if state.settings is None or state.finished:
+        raise UserError("no phase is going on")
+    name = state.settings.phase
+    return next(phase for phase in phases if phase.name == name)
+
+
+def _known(phases: Sequence[PhaseConfig], state: ControllerState, key: str) -> str:
+    known = holdable(_current(phases, state))
+    name = _ALIASES.get(key, key)
+    if name not in known:
+        raise UserError(f"{key!r} is no scalar of the phase{nearest(key, [*map(shown_name, known)])}")
+    return name
+
+
+def _in_force(phase: PhaseConfig, key: str) -> float | str:
+    """Returns what is in force: a number, or the schedule by its text where it moves."""
+    schedule: Any = phase.schedules().get(key)
+    if key == "temperature" or schedule is None:
+        schedule = phase.temperature
+    if moves(schedule):
+        return describe(schedule)
+    if isinstance(schedule, int | float):
+        return float(schedule)
+    return f"alpha entropy target {describe(schedule.target_alpha_entropy)}"
+
+
+def _overrides(phase: PhaseConfig, state: ControllerState, name: str, value: float) -> list[str]:
+    """A temperature that is held comes first: it lets an alpha entropy loss into a phase that steers the entropy."""
+    held = "temperature" in state.holds and name != TARGET
+    checked = {"temperature": state.holds["temperature"]} if held else {}
+    return [_override(phase, *item) for item in {**checked, name: value}.items()]
+
+
+def _override(phase: PhaseConfig, key: str, value: float) -> str:
+    place = f"phases.{phase.name}"
+    if key == TARGET:
+        return f"{place}.temperature.target_alpha_entropy={value!r}"
+    if key == "losses.alpha_entropy":
+        return f"{place}.losses.alpha_entropy" + (
+            f"={{weight: {value!r}}}" if phase.losses.alpha_entropy is None else f".weight={value!r}"
+        )
+    return f"{place}.{key}={value!r}"
+
+
+def _told(change: Change, event: PhaseEvent) -> Change:
+    """The event of the operator, instead of the one that the controller makes of the same change."""
+    state, settings, events = change
+    return state, settings, [event, *(other for other in events if other.key != event.key)]
+
+
+def _event(
+    counters: Counters, phase: PhaseConfig, key: str, old: float | str | None, new: float | str | None
+) -> PhaseEvent:
+    return PhaseEvent(counters.frames, counters.episodes, phase.name, key, old, new, by="operator")

@@ -20,6 +20,7 @@ from polybeast_moe.errors import UserError, nearest
 from polybeast_moe.learning.holds import held
 from polybeast_moe.learning.schedules import describe, value_at
 from polybeast_moe.learning.temperature import clamped, steered
+from polybeast_moe.ops.mixture import Routing
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Settings:
 
     phase: str
     phase_index: int
-    routing: str
+    routing: Routing
     temperature: float
     learning_rate: float
     losses: LossSettings

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
 from torch import Tensor
 
 _DECAY = 0.99  # of what is remembered, an update
@@ -28,7 +29,7 @@ class RewardScale:
 
     def take(self, mean_square: float) -> None:
         """Takes in the mean square of one update's rewards; one that is not finite is left out."""
-        if torch.isfinite(torch.tensor(mean_square)):
+        if math.isfinite(mean_square):
             self._mean_square = _DECAY * self._mean_square + (1 - _DECAY) * mean_square
             self._weight = _DECAY * self._weight + (1 - _DECAY)
 

@@ -75,9 +75,9 @@ class GraphStream(nn.Module):
         these rows conditions are not looked at.
         """
         words = self.conditions.relevant(conditions)
-        remembers = weights_version is not None and not torch.is_grad_enabled() and words.device.type == "cpu"
-        if plan is None and remembers and weights_version is not None:
-            return self._split(self.memory.recall(words, weights_version, self._remembering))
+        remembers = plan is None and not torch.is_grad_enabled() and words.device.type == "cpu"
+        if remembers and weights_version is not None:
+            return self._split(self.memory.recall(words, weights_version, self._remembered))
         operators, number = self._operators(words, plan)
         both = self._combine(operators)
         if number is not None:
@@ -111,18 +111,14 @@ class GraphStream(nn.Module):
         weights = weights / weights.sum(-1, keepdim=True)
         return weights if number is None else weights.index_select(0, number)
 
-    def patterns(self, words: Tensor) -> Tensor:
-        """Packed patterns [U, W] -> [U, hidden + E]: intent and prior side by side."""
-        return self._combine(self.attention(words))
-
     def _combine(self, operators: OperatorStates) -> Tensor:
         """Operators' states in U patterns -> intent and prior side by side [U, hidden + E]."""
         return self._read_out(sum_by_pattern(self._terms(operators.states, operators.operator), operators.row))
 
-    def _remembering(self, words: Tensor) -> Tensor:
-        """As `patterns`, with what the memory holds."""
+    def _remembered(self, words: Tensor) -> Tensor:
+        """Packed patterns [U, W] -> intent and prior side by side [U, hidden + E], of terms that the memory holds."""
         if not isinstance(self.attention, DistinctGraphAttention):
-            return self.patterns(words)
+            return self._combine(self.attention(words))
         terms, row = self.memory.terms(self.attention, words, self._terms)
         return self._read_out(F.embedding_bag(row, terms, mode="sum"))
 

@@ -77,7 +77,8 @@ class LandmarkEncoder(nn.Module):
     def features(self, glyphs: Tensor, blstats: Tensor, conditions: Tensor) -> Tensor:
         """As `forward` -> [N, landmarks, FEATURES]; zeros where there is none."""
         hero = blstats[:, [nethack.NLE_BL_X, nethack.NLE_BL_Y]]
-        found = _described(*(self.by_torch if glyphs.is_cuda else self.by_numba)(glyphs, hero))
+        find = self.by_numba if glyphs.device.type == "cpu" else self.by_torch
+        found = _described(*find(glyphs, hero))
         underfoot = (conditions.index_select(1, self.underfoot_word) >> self.underfoot_bit) & 1  # [N, 2]: stairs
         stairs = underfoot.shape[1]  # which come first among the landmarks
         found[:, :stairs] = torch.where(underfoot.bool()[..., None], self.on_it, found[:, :stairs])

@@ -21,7 +21,7 @@ from polybeast_moe.models.inventory import InventoryEncoder
 from polybeast_moe.models.landmarks import LandmarkEncoder
 from polybeast_moe.models.recurrent import RecurrentCore
 from polybeast_moe.models.router import Router, SceneRouter, best, bounded
-from polybeast_moe.models.single_expert import Inputs, single_expert_hidden
+from polybeast_moe.models.single_expert import Sizes, single_expert_hidden
 from polybeast_moe.models.status import BlstatsEncoder, MessageEncoder
 from polybeast_moe.ops import expert_mixture
 from polybeast_moe.ops.mixture import Routing
@@ -109,7 +109,7 @@ class GraphMoEPolicy(Policy):
             size = seen + intent, len(self.expert_names)
             self.router = SceneRouter(policy.router) if by_scene else Router(policy.router, *size)
         else:
-            hidden = single_expert_hidden(policy, Inputs(features, seen + intent, num_actions))
+            hidden = single_expert_hidden(policy, Sizes(features, seen + intent, num_actions))
         self.experts = Experts(features, hidden, num_actions, len(self.expert_names))
         self.value = orthogonal(nn.Linear(seen + intent, 1), LAST_GAIN)
         self.mask = ActionMask(graph, num_actions) if policy.action_mask and graph is not None else None

@@ -7,17 +7,18 @@ from typing import NamedTuple
 from polybeast_moe.config import PolicyConfig
 
 
-class Inputs(NamedTuple):
-    """Sizes that the configuration of the policy alone does not tell."""
+class Sizes(NamedTuple):
+    """What the configuration of the policy alone does not tell."""
 
     expert: int
     """Features that an expert reads."""
     router: int
     """Features that the router reads."""
     actions: int
+    """Logits that an expert gives."""
 
 
-def single_expert_hidden(config: PolicyConfig, inputs: Inputs) -> int:
+def single_expert_hidden(config: PolicyConfig, sizes: Sizes) -> int:
     """Hidden units of the one expert that replaces experts and router, by `policy.single_expert`.
 
     `equal_parameters`: as many parameters as all experts and the router. `equal_operations`: as many multiply-adds a
@@ -25,11 +26,11 @@ def single_expert_hidden(config: PolicyConfig, inputs: Inputs) -> int:
     """
     experts, hidden = len(config.experts), config.expert_hidden
     if config.single_expert == "equal_parameters":
-        router = (inputs.router + 1) * config.router.hidden + (config.router.hidden + 1) * experts
-        each = (inputs.expert + 1) * hidden + (hidden + 1) * inputs.actions
-        units = (router + experts * each - inputs.actions) / (inputs.expert + 1 + inputs.actions)
+        router = (sizes.router + 1) * config.router.hidden + (config.router.hidden + 1) * experts
+        each = (sizes.expert + 1) * hidden + (hidden + 1) * sizes.actions
+        units = (router + experts * each - sizes.actions) / (sizes.expert + 1 + sizes.actions)
     else:
-        router = (inputs.router + experts) * config.router.hidden
-        each = (inputs.expert + inputs.actions) * hidden
-        units = (router + config.single_expert_support * each) / (inputs.expert + inputs.actions)
+        router = (sizes.router + experts) * config.router.hidden
+        each = (sizes.expert + sizes.actions) * hidden
+        units = (router + config.single_expert_support * each) / (sizes.expert + sizes.actions)
     return max(1, round(units))

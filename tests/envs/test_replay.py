@@ -6,12 +6,14 @@ import hashlib
 import os
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from polybeast_moe.envs import NetHackVectorEnv, RecordReplays, Replay, ReplayError
+from polybeast_moe.envs.replay import BestReplays
 
 CLOCK = 1_600_000_000
 KEYS = ("glyphs", "blstats", "message", "inv_strs")
@@ -113,9 +115,15 @@ def test_files_that_are_no_replays_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     with pytest.raises(ReplayError, match="not a replay"):
         Replay.load(tmp_path / "text")
-    (tmp_path / "cut").write_bytes(b'polybeast_moe replay 1\n{"task": "NetHackScore-v0"')
-    with pytest.raises(ReplayError, match="broken"):
-        Replay.load(tmp_path / "cut")
+    for header in (b'{"task": "NetHackScore-v0"', b'"words"\n' + zlib.compress(b"")):
+        (tmp_path / "cut").write_bytes(b"polybeast_moe replay 1\n" + header)
+        with pytest.raises(ReplayError, match="broken"):
+            Replay.load(tmp_path / "cut")
+
+
+def test_the_best_of_none_is_none(tmp_path: Path) -> None:
+    assert not BestReplays(tmp_path, keep=0).wants(1_000)
+    assert BestReplays(tmp_path, keep=1).wants(0)
 
 
 def test_the_real_clock_cannot_be_recorded(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ import pytest
 
 from polybeast_moe.evaluation.breakdowns import (
     MAX_SEGMENTS,
-    depth_score,
     ending_names,
     endings,
     score_parts,
     segments,
 )
 from polybeast_moe.evaluation.report_data import EMPTY, DataTable, RunData
+from polybeast_moe.evaluation.score import depth_score
 
 
 def run_of(columns: dict[str, list[object]], random: DataTable | None = None) -> RunData:

@@ -43,7 +43,7 @@ def test_json_has_every_figure_and_every_episode(trained_run, tmp_path, capsys) 
     out = capsys.readouterr().out
     assert f"tiny/{found['trained_frames']}" in out
     assert max(map(len, out.splitlines())) <= 100
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*.json.*"))
 
 
 def test_the_same_seed_gives_the_same_figures_and_none_a_fresh_one(trained_run, tmp_path) -> None:

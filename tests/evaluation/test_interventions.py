@@ -103,6 +103,8 @@ def test_the_sole_expert_is_replaced_by_the_routers_next_choice(trained) -> None
     )
     after = KnockOut(0, "sparsemax", 0.5)(seen[0].turn, alone, lambda player: output)
     assert after.alpha.tolist() == [[0, 0, 1, 0]] * len(output.alpha)
+    after = KnockOut(0, "softmax", 0.5, keep=1)(seen[0].turn, alone, lambda player: output)
+    assert after.alpha.tolist() == [[0, 0, 1, 0]] * len(output.alpha)
 
 
 @pytest.mark.parametrize("within", [True, False])

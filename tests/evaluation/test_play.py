@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from nle.nethack import NLE_BL_GOLD
 
 from polybeast_moe.evaluation.draws import episode_seeds
-from polybeast_moe.evaluation.evaluate import evaluate_policy, figures_of, score_parts
+from polybeast_moe.evaluation.evaluate import evaluate_policy, figures_of
 from polybeast_moe.evaluation.play import Moment, Played, play_episodes
+from polybeast_moe.evaluation.score import score_parts
 from polybeast_moe.evaluation.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -145,7 +147,7 @@ def test_score_parts_add_up_to_what_the_game_says(trained) -> None:
     """A Tourist carries gold from the start, which is no score; walking down is 50 a level."""
     env = trained.config.env.model_copy(update={"character": "tou-hum-neu-mal", "max_episode_steps": 400})
     played = play_episodes(None, env, episodes=40, seed=2)
-    parts = score_parts(played)
+    parts = score_parts(*(played.column(name) for name in ("score", "depth", "gold")))
     np.testing.assert_array_equal(sum(parts.values()), played.column("score"))
     assert (parts["experience"] >= 0).all()
     assert (parts["gold"] >= 0).all()
@@ -153,10 +155,24 @@ def test_score_parts_add_up_to_what_the_game_says(trained) -> None:
     assert parts["experience"].max() > 0
 
 
+def test_gold_of_the_last_step_before_the_limit_counts(trained) -> None:
+    env = trained.config.env.model_copy(update={"max_episode_steps": 400})
+    carried: dict[int, list[int]] = {}
+
+    def watch(moment: Moment) -> None:
+        for episode, gold in zip(moment.turn.episode.tolist(), moment.turn.raw["blstats"][:, NLE_BL_GOLD], strict=True):
+            carried.setdefault(episode, []).append(int(gold))
+
+    play_episodes(None, env, episodes=40, seed=2, watch=watch)
+    episode, step = next((e, s) for e in range(40) for s in range(1, len(carried[e])) if carried[e][s] > carried[e][0])
+    cut = env.model_copy(update={"max_episode_steps": step})
+    played = play_episodes(None, cut, episodes=episode + 1, seed=2)
+    assert played.records[episode]["gold"] == carried[episode][step] - carried[episode][0]
+
+
 def test_depth_counts_as_in_botl_score() -> None:
-    deepest = [1, 2, 21, 31]
-    record = {"score": 40_000, "gold": -5, "length": 1, "alpha_entropy": 0.0}
-    parts = score_parts(Played(0, [{**record, "depth": depth} for depth in deepest]))
+    deepest = np.array([1.0, 2.0, 21.0, 31.0])
+    parts = score_parts(np.full(4, 40_000.0), deepest, np.full(4, -5.0))
     assert parts["depth"].tolist() == [0, 50, 1000 + 1000, 1500 + 10_000]
     assert parts["gold"].tolist() == [0] * 4
 

@@ -13,8 +13,8 @@ import torch
 
 from polybeast_moe import cli
 from polybeast_moe.config_files import load_config
-from polybeast_moe.envs.engine import ACTION_NAMES
-from polybeast_moe.evaluation.portraits import ExpertPortraits, action_labels
+from polybeast_moe.envs.engine import ACTION_LABELS, ACTION_NAMES
+from polybeast_moe.evaluation.portraits import ExpertPortraits
 from polybeast_moe.evaluation.report import write_report
 from polybeast_moe.evaluation.report_data import read_run
 from polybeast_moe.evaluation.report_experts import expert_sections
@@ -83,8 +83,8 @@ def test_attention_to_operators_is_what_the_readout_uses() -> None:
 
 
 def test_every_action_has_a_name_of_its_own() -> None:
-    assert len(set(action_labels())) == len(ACTION_NAMES)
-    assert {"N", "run N"} <= set(action_labels())
+    assert len(set(ACTION_LABELS)) == len(ACTION_NAMES)
+    assert {"N", "run N"} <= set(ACTION_LABELS)
 
 
 def test_the_report_shows_what_the_evaluation_found(run_dir: Path) -> None:

@@ -48,7 +48,10 @@ def test_it_is_measured_once_for_a_run(make_config, tmp_path) -> None:
     before = (tmp_path / FILE_NAME).stat().st_mtime_ns
     measure_random_policy(config, tmp_path, print)
     assert (tmp_path / FILE_NAME).stat().st_mtime_ns == before
-    assert not list(tmp_path.glob("*.part"))
+    assert not list(tmp_path.glob(".*.json.*"))
+    (tmp_path / FILE_NAME).write_text('{"protocol"')  # not ours, or cut off: measured again
+    measure_random_policy(config, tmp_path, print)
+    assert json.loads((tmp_path / FILE_NAME).read_text()) == written
 
 
 def test_a_run_that_asks_for_none_gets_no_file(make_config, tmp_path) -> None:

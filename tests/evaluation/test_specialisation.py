@@ -17,9 +17,9 @@ from polybeast_moe.evaluation.specialisation import (
     joint_sums,
     measure,
     mutual_information,
-    resampled,
     shuffles,
 )
+from polybeast_moe.evaluation.statistics import resampled_counts
 from polybeast_moe.evaluation.trained import load_trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -54,7 +54,7 @@ def persistent(generator: np.random.Generator, scene: np.ndarray) -> np.ndarray:
     return np.eye(4)[np.repeat(generator.integers(4, size=len(scene) // 10), 10)]
 
 
-COUNTS = resampled(EPISODES, 400)
+COUNTS = resampled_counts(EPISODES, 400)
 
 
 def test_an_expert_a_scene_has_all_the_information() -> None:

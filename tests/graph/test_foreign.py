@@ -58,8 +58,9 @@ def test_repeated_edges_are_kept(tmp_path: Path) -> None:
         ({"edges": [[3, 7]]}, "edges.0.: expected .source, target, relation."),
         ({"edges": [[3, 8, "satisfies"]]}, "edges.0.: there is no node 8"),
         ({"edges": [[3, 7, "satisfy"]]}, "edges.0.: unknown relation 'satisfy'; did you mean 'satisfies'"),
-        ({"edges": [[7, 3, "satisfies"]]}, "edges.0.: satisfies joins a condition to a operator"),
+        ({"edges": [[7, 3, "satisfies"]]}, "edges.0.: satisfies leads from condition to operator"),
         ({"edges": [[[], 3, "satisfies"]]}, "edges.0.: there is no node"),
+        ({"nodes": [], "edges": []}, "the graph has no condition"),
     ],
 )
 def test_a_broken_file_is_refused(change: dict[str, Any], what: str, tmp_path: Path) -> None:

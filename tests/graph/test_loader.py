@@ -128,6 +128,7 @@ MISTAKES = {
     "no YAML": (("conditions: [", "conditions: [["), None, "not valid YAML"),
     "no mapping": ((SMALL, "- 1\n"), 1, "expected a mapping"),
     "nothing": ((SMALL, ""), 1, "expected a mapping"),
+    "no nodes": ((SMALL, "version: 1\nconditions: []\noperators: []\neffects: []\n"), None, "has no condition"),
     "dangling requirement": (
         ("    satisfies: [hp_low]\n", "    requires: [hp_full]\n    satisfies: [hp_low]\n"),
         7,
