@@ -384,7 +384,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if arguments.gpu_us and not (arguments.plan and arguments.plan[0]):
         raise UserError("--gpu-us is what a GPU of a plan costs: give --plan GPUS CORES with it, GPUS above 0")
     if arguments.plan:
-        return _plan(*arguments.plan, arguments.gpu_us)
+        gpus, cores = arguments.plan
+        return _plan(gpus, cores, arguments.gpu_us)
     from polybeast_moe.doctor import examine
 
     return 0 if examine(arguments.self_test) else 1
