@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
 import json
 import os
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from run_files import events, newest, newest_path, rows
 
 from polybeast_moe import cli, trainer
 from polybeast_moe.config_files import load_config
@@ -20,7 +20,7 @@ from polybeast_moe.learning.phases import Counters
 from polybeast_moe.snapshots import load
 from polybeast_moe.snapshots.directory import all_snapshots
 
-pytestmark = pytest.mark.usefixtures("one_thread", "no_report")
+pytestmark = pytest.mark.usefixtures("no_report")
 
 DEEP = """\
 phases:
@@ -28,53 +28,35 @@ phases:
 """
 
 
-@pytest.fixture(autouse=True)
-def no_report(monkeypatch) -> None:
-    monkeypatch.setattr(trainer, "write_report", lambda path: path)
+@pytest.fixture(scope="module")
+def trained_once(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("ended") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "write_report", lambda path: path)
+        assert cli.main(["train", str(tiny_file), "--run-dir", str(path), "policy.lstm=4", "seed=3"]) == 0
+    return path
 
 
 @pytest.fixture
-def ended(tiny_file: Path, tmp_path: Path) -> Path:
-    """A run that has walked both of its phases."""
-    assert cli.main(["train", str(tiny_file), "--run-dir", str(tmp_path / "first"), "policy.lstm=4", "seed=3"]) == 0
-    return tmp_path / "first"
-
-
-def last(run: Path) -> Path:
-    return all_snapshots(run / "snapshots")[-1]
-
-
-def events(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "phases.jsonl").read_text().splitlines()]
-
-
-def rows(run: Path, name: str = "metrics.csv") -> list[dict[str, str]]:
-    with (run / name).open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def refused(capsys, *argv: str) -> str:
-    capsys.readouterr()
-    assert cli.main(argv) == 2
-    _, err = capsys.readouterr()
-    assert err.count("\n") == 1
-    return err
+def ended(trained_once: Path, tmp_path: Path) -> Path:
+    """A run that has walked both of its phases, the test's own."""
+    return Path(shutil.copytree(trained_once, tmp_path / "first"))
 
 
 def test_one_command_fine_tunes_the_end_of_another_run(ended: Path, tmp_path: Path) -> None:
     """A file of phases alone: the rest is as the snapshot's run had it, and everything goes on from there."""
     deep, run = tmp_path / "deep.yaml", tmp_path / "second"
     deep.write_text(DEEP)
-    assert cli.main(["train", str(deep), "--from", str(last(ended)), "--run-dir", str(run)]) == 0
+    assert cli.main(["train", str(deep), "--from", str(newest_path(ended)), "--run-dir", str(run)]) == 0
     config = load_config(run / "config.yaml")
     assert (config.policy.lstm, config.seed, config.env.max_episode_steps) == (4, 3, 30)
     assert [phase.name for phase in config.phases] == ["deep"]
     assert [int(row["frames"]) for row in rows(run)] == [720]
-    before, after = load(last(ended)), load(last(run))
+    before, after = newest(ended), newest(run)
     assert after.state["counters"]["updates"] == 15
     assert {int(state["step"]) for state in after.optimizer["state"].values()} == {15}
     told = events(run)
-    assert (told[0]["key"], told[0]["new"], told[0]["by"]) == ("origin", str(last(ended)), "operator")
+    assert (told[0]["key"], told[0]["new"], told[0]["by"]) == ("origin", str(newest_path(ended)), "operator")
     assert (told[0]["frames"], told[1]["key"], told[1]["new"]) == (480, "phase", "deep")
     in_force = before.state["controller"]["settings"]["temperature"]
     left = next(event for event in told if event["key"] == "temperature")
@@ -102,21 +84,21 @@ def test_weights_alone_begin_a_run_of_their_own(ended: Path, tiny_file: Path, tm
         genuine(self, stop)
 
     monkeypatch.setattr(trainer.Trainer, "run", noted)
-    line = ["train", str(tiny_file), "--from-weights", str(last(ended)), "--run-dir", str(run), "policy.lstm=4"]
+    line = ["train", str(tiny_file), "--from-weights", str(newest_path(ended)), "--run-dir", str(run), "policy.lstm=4"]
     assert cli.main(line) == 0
-    assert all(torch.equal(value, begun[0][name]) for name, value in load(last(ended)).weights.items())
+    assert all(torch.equal(value, begun[0][name]) for name, value in newest(ended).weights.items())
     assert [int(row["frames"]) for row in rows(run)] == [240, 480]
-    assert events(run)[0]["new"] == f"weights of {last(ended)}"
+    assert events(run)[0]["new"] == f"weights of {newest_path(ended)}"
 
 
-def test_what_does_not_fit_a_snapshot_leaves_nothing(ended: Path, tiny_file: Path, tmp_path: Path, capsys) -> None:
+def test_what_does_not_fit_a_snapshot_leaves_nothing(ended: Path, tiny_file: Path, tmp_path: Path, refused) -> None:
     new = ["--run-dir", str(tmp_path / "new")]
-    line = ["train", str(tiny_file), "--from", str(last(ended)), *new]
-    assert "policy.lstm cannot change" in refused(capsys, *line, "policy.lstm=8")
-    assert "480 frames and" in refused(capsys, *line)  # both phases are over
-    assert "does not exist" in refused(capsys, "train", str(tiny_file), "--from", str(tmp_path / "nowhere"), *new)
-    (last(ended) / "state.json").write_text("{}")
-    assert "state.json" in refused(capsys, *line)
+    line = ["train", str(tiny_file), "--from", str(newest_path(ended)), *new]
+    assert "policy.lstm cannot change" in refused(*line, "policy.lstm=8")
+    assert "480 frames and" in refused(*line)  # both phases are over
+    assert "does not exist" in refused("train", str(tiny_file), "--from", str(tmp_path / "nowhere"), *new)
+    (newest_path(ended) / "state.json").write_text("{}")
+    assert "state.json" in refused(*line)
     assert not (tmp_path / "new").exists()
 
 
@@ -140,24 +122,24 @@ def rewrite(snapshot: Path, state: dict[str, Any], number: int = 2) -> None:
         lambda state: {**state, "sinks": {"csv": {}}},
     ],
 )
-def test_a_state_by_hand_is_refused_in_one_line_and_nothing_changes(ended: Path, capsys, damage) -> None:
-    rewrite(last(ended), damage(load(last(ended)).state))
+def test_a_state_by_hand_is_refused_in_one_line_and_nothing_changes(ended: Path, refused, damage) -> None:
+    rewrite(newest_path(ended), damage(newest(ended).state))
     before = {path: path.read_bytes() for path in ended.rglob("*") if path.is_file() and path.name != ".lock"}
-    line = refused(capsys, "resume", str(ended))
+    line = refused("resume", str(ended))
     assert "its state is not a run's" in line or "the snapshot records no length" in line
     assert {path: path.read_bytes() for path in ended.rglob("*") if path.is_file() and path.name != ".lock"} == before
 
 
 @pytest.mark.parametrize("games", [None, [], [[{"seeds": 1}]], [["x"] * 3] * 2, [[{"next_episode": -1}] * 3] * 2])
 def test_games_by_hand_begin_anew(ended: Path, capsys, games) -> None:
-    state = load(last(ended)).state
-    rewrite(last(ended), {**state, "runtime": {**state["runtime"], "games": games}})
+    state = newest(ended).state
+    rewrite(newest_path(ended), {**state, "runtime": {**state["runtime"], "games": games}})
     assert cli.main(["resume", str(ended), "phases.transition.until.frames=528"]) == 0
     assert "new episodes" in capsys.readouterr().out
     assert int(rows(ended)[-1]["frames"]) == 528
 
 
-def test_another_graph_under_the_same_name_is_refused(tiny_file: Path, tmp_path: Path, capsys) -> None:
+def test_another_graph_under_the_same_name_is_refused(tiny_file: Path, tmp_path: Path, refused) -> None:
     graph, run = tmp_path / "graph.yaml", tmp_path / "run"
     shutil.copy(Path(__file__).parents[1] / "configs" / "graphs" / "nethack.yaml", graph)
     options = ["graph.enabled=true", f"graph.file={graph}", "phases.transition.until.frames=288"]
@@ -167,7 +149,7 @@ def test_another_graph_under_the_same_name_is_refused(tiny_file: Path, tmp_path:
     text = graph.read_text()
     assert text.count("expert: combat") > 1
     graph.write_text(text.replace("expert: combat", "expert: survival", 1))
-    assert "the knowledge graph has changed" in refused(capsys, "resume", str(run))
+    assert "the knowledge graph has changed" in refused("resume", str(run))
 
 
 def test_overrides_of_a_resume_are_recorded(ended: Path) -> None:
@@ -186,16 +168,16 @@ def test_overrides_of_a_resume_are_recorded(ended: Path) -> None:
 
 def test_a_snapshot_of_the_first_format_is_read(ended: Path, capsys) -> None:
     """As they were written before: torch's random state alone, no holds, no number, no games."""
-    state = load(last(ended)).state
+    state = newest(ended).state
     old = {key: value for key, value in state.items() if key not in ("random", "number", "graph", "held_out")}
     old["torch_random_state"] = base64.b64decode(state["random"]["torch"]).hex()
     old["controller"] = {key: value for key, value in state["controller"].items() if key not in ("holds", "left")}
     old["runtime"] = {"action_random_state": base64.b64decode(state["runtime"]["action_random_state"]).hex()}
-    rewrite(last(ended), old, number=1)
+    rewrite(newest_path(ended), old, number=1)
     assert cli.main(["resume", str(ended), "phases.transition.until.frames=528"]) == 0
     assert "all games begin new episodes" in capsys.readouterr().out
     assert int(rows(ended)[-1]["frames"]) == 528
-    assert load(last(ended)).state["number"] == 1
+    assert newest(ended).state["number"] == 1
 
 
 def test_the_newest_good_one_is_taken_and_the_others_are_named(ended: Path, capsys) -> None:

@@ -1,4 +1,4 @@
-"""However a real asynchronous run ends, nothing of it is left after five seconds, and its last line is the reason."""
+"""However a real asynchronous run ends, nothing of it outlives its learner, and its last line is the reason."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from processes import of_session
+from run_files import rows
+from waiting import PATIENCE, wait_until
 
 POLICIES = """
 import torch
@@ -43,61 +44,28 @@ class Run:
     temporary: Path
 
     def wait_until_it_trains(self) -> None:
-        deadline = time.monotonic() + 60
-        while not (self.directory / "metrics.csv").exists():
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        assert len(self.members()) == 4  # a learner, a policy worker, two actors
-
-    def members(self) -> list[int]:
-        """Processes of the session that live."""
-        found = []
-        for entry in Path("/proc").iterdir():
-            try:
-                if entry.name.isdigit() and os.getsid(int(entry.name)) == self.process.pid:
-                    found.append(int(entry.name))
-            except ProcessLookupError:
-                continue
-        return found
+        wait_until(lambda: rows(self.directory), self.process)
+        assert len(of_session(self.process.pid)) == 4  # a learner, a policy worker, two actors
 
     def end(self) -> tuple[int, str]:
         """Waits for its end; returns the exit code and the last line, and holds that nothing is left."""
-        out, err = self.process.communicate(timeout=120)
-        deadline = time.monotonic() + 5
-        while (self.members() or list(self.temporary.iterdir())) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert self.members() == []
+        out, err = self.process.communicate(timeout=PATIENCE)
+        assert of_session(self.process.pid) == []
         assert list(self.temporary.iterdir()) == []
         return self.process.returncode, (err or out).strip().splitlines()[-1]
 
 
 @pytest.fixture
-def start(tiny_file: Path, tmp_path: Path) -> Iterator[Callable[..., Run]]:
-    runs: list[Run] = []
-
-    def begin(*overrides: str, before: Sequence[str] = ()) -> Run:
+def start(tiny_file: Path, tmp_path: Path, begin) -> Callable[..., Run]:
+    def start(*overrides: str, before: Sequence[str] = ()) -> Run:
         temporary, directory = tmp_path / "temporary", tmp_path / "disk" / "run"
         temporary.mkdir()
         directory.parent.mkdir()
         (tmp_path / "failing.py").write_text(POLICIES)
-        command = [sys.executable, "-m", "polybeast_moe", "train", str(tiny_file), "--run-dir", str(directory)]
-        process = subprocess.Popen(
-            [*before, *command, *SETTINGS, *overrides],
-            env={**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        runs.append(Run(process, directory, temporary))
-        return runs[-1]
+        line = ["train", tiny_file, "--run-dir", directory, *SETTINGS, *overrides]
+        return Run(begin(*line, before=before, TMPDIR=temporary, PYTHONPATH=tmp_path), directory, temporary)
 
-    yield begin
-    for run in runs:
-        if run.process.poll() is None:
-            os.killpg(run.process.pid, signal.SIGKILL)
-            run.process.communicate()
+    return start
 
 
 ENDLESS = "phases.transition.until.frames=100_000_000"

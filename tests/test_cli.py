@@ -1,3 +1,5 @@
+"""The command line: what each command does with a run directory, what it refuses, and that mistakes change nothing."""
+
 import json
 import os
 import signal
@@ -63,16 +65,6 @@ def files_in(folder):
     return {path: path.read_bytes() if path.is_file() else None for path in Path(folder).rglob("*")}
 
 
-def refused(capsys, *argv):
-    """Runs a command that must be refused: one line, exit code 2. Returns the line."""
-    assert cli.main(argv) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("polybeast-moe: ")
-    assert err.count("\n") == 1
-    return err
-
-
 def test_train_makes_a_run_directory_and_hands_over(here, trainer):
     assert cli.main(["train", "my.yaml", "seed=3", "--run-dir", "runs/x", "runtime.unroll=8"]) == 0
     [(config, path, resume)] = trainer.calls
@@ -103,32 +95,32 @@ def test_the_default_run_directory_is_named_after_the_configuration(here, traine
         (["train", "my.yaml", "--run-dir", "my.yaml"], "my.yaml: is a file"),
     ],
 )
-def test_mistakes_change_nothing_on_disk(here, trainer, capsys, argv, wanted):
+def test_mistakes_change_nothing_on_disk(here, trainer, refused, argv, wanted):
     before = files_in(here)
-    assert wanted in refused(capsys, *argv)
+    assert wanted in refused(*argv)
     assert files_in(here) == before
     assert trainer.calls == []
 
 
-def test_an_unsupported_nle_is_refused_before_anything_is_made(here, trainer, capsys, monkeypatch):
+def test_an_unsupported_nle_is_refused_before_anything_is_made(here, trainer, refused, monkeypatch):
     monkeypatch.setattr("importlib.metadata.version", lambda name: "1.0.0")
     before = files_in(here)
-    assert "nle 1.0.0 is not supported" in refused(capsys, "train", "my.yaml")
+    assert "nle 1.0.0 is not supported" in refused("train", "my.yaml")
     assert files_in(here) == before
 
 
-def test_what_the_trainer_refuses_leaves_nothing(here, trainer, capsys):
+def test_what_the_trainer_refuses_leaves_nothing(here, trainer, refused):
     def refuse(config, run):
         run.log.write_text("looking at the graph")
         raise UserError("graph: foreign")
 
     trainer.behave = refuse
     before = files_in(here)
-    assert "graph: foreign" in refused(capsys, "train", "my.yaml", "--run-dir", "runs/deep/x")
+    assert "graph: foreign" in refused("train", "my.yaml", "--run-dir", "runs/deep/x")
     assert files_in(here) == before
 
 
-def test_a_run_that_fails_before_its_first_snapshot_keeps_what_it_said_and_may_start_anew(here, trainer, capsys):
+def test_a_run_that_fails_before_its_first_snapshot_keeps_what_it_said_and_may_start_anew(here, trainer, refused):
     """From the weights that it was to begin with, the reason left in the log."""
     RunDirectory.create("weights", load_config("my.yaml")).close()
     snapshot(RunDirectory(Path("weights")), 10)
@@ -144,8 +136,7 @@ def test_a_run_that_fails_before_its_first_snapshot_keeps_what_it_said_and_may_s
     said = Path("x/run.log").read_text()
     assert said.startswith("pbm-actor-0.0: no room\n")
     assert said.endswith("RunFailed: pbm-actor-0.0 died 8 times in a row\n")
-    capsys.readouterr()
-    assert "start anew with train CONFIG --run-dir DIR --resume-or-start" in refused(capsys, "resume", "x")
+    assert "start anew with train CONFIG --run-dir DIR --resume-or-start" in refused("resume", "x")
     trainer.behave = lambda config, run: None
     assert cli.main([*line, "seed=2"]) == 0
     assert not Path("x/metrics.csv").exists()
@@ -160,15 +151,15 @@ def test_a_run_without_a_snapshot_may_start_anew_with_another_network(here, trai
     assert trainer.calls[-1][0].policy.hidden == 128
 
 
-def test_a_directory_that_holds_a_run_is_refused(here, trainer, capsys):
+def test_a_directory_that_holds_a_run_is_refused(here, trainer, refused):
     cli.main(["train", "my.yaml", "--run-dir", "x"])
     before = files_in(here)
-    assert "x: already holds a run" in refused(capsys, "train", "my.yaml", "--run-dir", "x", "seed=9")
+    assert "x: already holds a run" in refused("train", "my.yaml", "--run-dir", "x", "seed=9")
     assert files_in(here) == before
     kept = Path("y/replays/score-0000123-core-42.replay")  # of a run whose other files are gone
     kept.parent.mkdir(parents=True)
     kept.touch()
-    assert "y: already holds a run" in refused(capsys, "train", "my.yaml", "--run-dir", "y")
+    assert "y: already holds a run" in refused("train", "my.yaml", "--run-dir", "y")
     assert kept.exists()
 
 
@@ -184,11 +175,11 @@ def test_resume_takes_the_newest_good_snapshot(here, trainer, capsys):
     assert "step-000000000020 passed over: state.json has 2 bytes" in capsys.readouterr().err
 
 
-def test_resume_refuses_another_network(here, trainer, capsys):
+def test_resume_refuses_another_network(here, trainer, refused):
     trainer.behave = lambda config, run: snapshot(run, 10)
     cli.main(["train", "my.yaml", "--run-dir", "x"])
     before = files_in(here)
-    line = refused(capsys, "resume", "x", "policy.hidden=128")
+    line = refused("resume", "x", "policy.hidden=128")
     assert "policy.hidden cannot change in a run that has begun (it is 256, asked for 128)" in line
     assert files_in(here) == before
 
@@ -207,9 +198,9 @@ def test_resume_or_start_is_the_same_line_every_time(here, trainer, capsys):
     assert "no good snapshot" in capsys.readouterr().err
 
 
-def test_resume_without_any_snapshot_is_refused(here, trainer, capsys):
+def test_resume_without_any_snapshot_is_refused(here, trainer, refused):
     cli.main(["train", "my.yaml", "--run-dir", "x"])
-    assert "no good snapshot to go on from" in refused(capsys, "resume", "x")
+    assert "no good snapshot to go on from" in refused("resume", "x")
 
 
 def test_a_run_directory_is_locked_while_in_use(here):

@@ -1,3 +1,5 @@
+"""A configuration is read whole or refused in one line that names file, line, key and way out."""
+
 import math
 import string
 from pathlib import Path
@@ -237,14 +239,18 @@ def test_yaml_reads_back_what_it_wrote(value):
     assert plain(yaml_text.parse(yaml_text.dump(value), "text")[0]) == plain(value)
 
 
-@pytest.mark.parametrize("name", ["quickstart", "debug", "reference_v3", "score"])
+WALK_FOUR_PHASES = ("quickstart", "debug", "reference_v3", "score")
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in bundled_configs().glob("*.yaml")))
 def test_bundled_configurations(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # nothing of the repository is in the working directory
     config = load_config(name)
     assert load_config(f"configs/{name}.yaml") == config
-    assert [phase.routing for phase in config.phases] == ["softmax", "sparsemax", "sparsemax", "sparsemax"]
-    assert config.snapshots.every_seconds <= 30
-    assert config.snapshots.keep_last >= 3
+    if name in WALK_FOUR_PHASES:
+        assert [phase.routing for phase in config.phases] == ["softmax", "sparsemax", "sparsemax", "sparsemax"]
+        assert config.snapshots.every_seconds <= 30
+        assert config.snapshots.keep_last >= 3
     again = tmp_path / "again.yaml"
     again.write_text(yaml_text.dump(config.to_plain()))
     assert load_config(again) == config

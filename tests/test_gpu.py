@@ -3,53 +3,39 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from whole_runs import resume, train
 
-from polybeast_moe import trainer
 from polybeast_moe.config import RunConfig
-from polybeast_moe.envs.engine import ACTIONS
-from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import ControllerState, Counters, advance
-from polybeast_moe.models import Policy, build_policy
-from polybeast_moe.run_directory import RunDirectory
+from polybeast_moe.models import Policy
 from polybeast_moe.runtime.inference import Answer, make_infer
 from polybeast_moe.runtime.inline import InlineRuntime
 from polybeast_moe.runtime.loading import batch_on, make_feed
 from polybeast_moe.runtime.rollouts import make_batch
 from polybeast_moe.runtime.weights import SharedWeights
-from polybeast_moe.snapshots import newest_good
 from polybeast_moe.snapshots.contents import capture
 from polybeast_moe.snapshots.randomness import random_states, restore_random_states
 
-pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
-    pytest.mark.usefixtures("one_thread"),
-]
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 GPU = torch.device("cuda", 0)
 GRAPH = ("graph.enabled=true", "policy.mixture_backend=auto", "policy.lstm=4", "env.max_episode_steps=5")
 
 
 @pytest.fixture
-def played(make_config, nle_package, tmp_path) -> Iterator[tuple[RunConfig, Policy, InlineRuntime, list[Any]]]:
+def played(make_config, make_policy, start_inline) -> tuple[RunConfig, Policy, InlineRuntime, list[Any]]:
     """A policy on the CPU and rollouts of its own, games truncated in them."""
     config = make_config(*GRAPH)
-    torch.manual_seed(0)
-    policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
-    games = tmp_path / "games"
-    games.mkdir()
-    runtime = InlineRuntime(config, policy, nle_package, games)
-    runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
-    rollouts = runtime.collect()
-    assert rollouts is not None
-    yield config, policy, runtime, rollouts
-    runtime.close()
+    policy = make_policy(config)
+    runtime = start_inline(config, policy)
+    return config, policy, runtime, runtime.collect()
 
 
 def test_weights_go_from_the_gpu_to_whoever_plays() -> None:
@@ -153,14 +139,9 @@ def test_updates_learn_as_on_the_cpu(played, options: dict[str, Any]) -> None:
     ids=lambda overrides: overrides[0],
 )
 def test_whole_runs_train_snapshot_and_go_on(
-    make_config: Callable[..., RunConfig], tmp_path: Path, monkeypatch, overrides: tuple[str, ...]
+    make_config: Callable[..., RunConfig], tmp_path: Path, no_report, overrides: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(trainer, "write_report", lambda path: path)
     config = make_config(*GRAPH, "runtime.mode=asynchronous", "runtime.actors=1", "runtime.device=cuda", *overrides)
-    with RunDirectory.create(tmp_path / "run", config) as run:
-        assert trainer.train(config, run) == 0
-    with RunDirectory.open(tmp_path / "run") as run:
-        snapshot, _ = newest_good(run.snapshots)
-        assert snapshot is not None
-        assert trainer.train(run.config(["phases.transition.until.frames=720"]), run, snapshot) == 0
+    assert train(config, tmp_path / "run") == 0
+    assert resume(tmp_path / "run", "phases.transition.until.frames=720") == 0
     assert "died" not in (tmp_path / "run" / "run.log").read_text()

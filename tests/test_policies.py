@@ -4,20 +4,17 @@ reference project's graph.
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 from pathlib import Path
 
 import pytest
+from run_files import newest, rows
+from whole_runs import train
 
-from polybeast_moe import trainer
 from polybeast_moe.config import RunConfig
-from polybeast_moe.run_directory import RunDirectory
-from polybeast_moe.snapshots import load
-from polybeast_moe.snapshots.directory import all_snapshots
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("no_report")
 
 SHORT = ("phases.warmup.until.frames=96", "phases.transition.until.frames=192", "graph.enabled=true")
 MANY = f"policy.experts=[{', '.join(f'expert_{i}' for i in range(64))}]"
@@ -38,22 +35,18 @@ REFERENCE = ROOT.parent / "shared" / "data" / "hypergraph_gat_structure.json"
     ],
     ids=["map and inventory", "recurrent, truncated", "landmarks, masked", "64 experts", "one expert"],
 )
-def test_it_trains(make_config, tmp_path: Path, monkeypatch, overrides: tuple[str, ...]) -> None:
-    monkeypatch.setattr(trainer, "write_report", lambda path: path)
+def test_it_trains(make_config, tmp_path: Path, overrides: tuple[str, ...]) -> None:
     train_and_look(make_config(*SHORT, *overrides), tmp_path / "run")
 
 
 def test_with_one_expert_a_phase_with_a_target_stays_as_configured_and_nothing_is_steered(
-    make_config, tmp_path: Path, monkeypatch
+    make_config, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(trainer, "write_report", lambda path: path)
     target = "phases.transition.temperature={target_alpha_entropy: 0.4}"
     train_and_look(make_config(*SHORT, target, "policy.single_expert=equal_parameters"), tmp_path / "run")
-    with (tmp_path / "run" / "metrics.csv").open() as file:
-        last = list(csv.DictReader(file))[-1]
+    last = rows(tmp_path / "run")[-1]
     assert (last["router_temperature"], last["matching_temperature"]) == ("1.0", "")
-    state = load(all_snapshots(tmp_path / "run" / "snapshots")[-1]).state
-    assert state["controller"]["settings"]["temperature"] == 1.0
+    assert newest(tmp_path / "run").state["controller"]["settings"]["temperature"] == 1.0
 
 
 def test_the_documented_policy_of_ones_own_trains(make_config, tmp_path: Path, monkeypatch) -> None:
@@ -62,10 +55,8 @@ def test_the_documented_policy_of_ones_own_trains(make_config, tmp_path: Path, m
     (example,) = [block for block in blocks if "class DeepValue" in block]
     (tmp_path / "deep_value.py").write_text(example)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(trainer, "write_report", lambda path: path)
     train_and_look(make_config(*SHORT, "policy.class=deep_value.DeepValue"), tmp_path / "run")
-    weights = load(all_snapshots(tmp_path / "run" / "snapshots")[-1]).weights
-    assert weights["value.0.weight"].shape[0] == 128
+    assert newest(tmp_path / "run").weights["value.0.weight"].shape[0] == 128
 
 
 def test_the_documented_loss_and_reward_of_ones_own_train(make_config, tmp_path: Path, monkeypatch) -> None:
@@ -73,30 +64,24 @@ def test_the_documented_loss_and_reward_of_ones_own_train(make_config, tmp_path:
         (example,) = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/howto/{page}.md").read_text(), re.DOTALL)
         (tmp_path / f"{name}.py").write_text(example)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(trainer, "write_report", lambda path: path)
     own = ("learner.extra_loss=my_losses.small_logits", "learner.reward.function=my_rewards.likes_depth")
     train_and_look(make_config(*SHORT, *own, "phases.transition.losses.extra=0.5"), tmp_path / "run")
-    with (tmp_path / "run" / "metrics.csv").open() as file:
-        warmup, transition = csv.DictReader(file)
+    warmup, transition = rows(tmp_path / "run")
     assert float(warmup["loss_extra"]) == 0
     assert float(transition["loss_extra"]) > 0
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason="the reference graph is not here")
-def test_the_reference_graph_trains(make_config, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(trainer, "write_report", lambda path: path)
+def test_the_reference_graph_trains(make_config, tmp_path: Path) -> None:
     train_and_look(make_config(*SHORT, f"graph.file={REFERENCE}"), tmp_path / "run")
-    weights = load(all_snapshots(tmp_path / "run" / "snapshots")[-1]).weights
-    assert weights["graph.attention.identity"].shape[0] == 527
+    assert newest(tmp_path / "run").weights["graph.attention.identity"].shape[0] == 527
 
 
 def train_and_look(config: RunConfig, path: Path) -> None:
-    with RunDirectory.create(path, config) as run:
-        assert trainer.train(config, run) == 0
-    with (path / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert int(rows[-1]["frames"]) == 192
-    shares = [float(rows[-1][f"expert_{name}_share"]) for name in config.policy.expert_names]
+    assert train(config, path) == 0
+    last = rows(path)[-1]
+    assert int(last["frames"]) == 192
+    shares = [float(last[f"expert_{name}_share"]) for name in config.policy.expert_names]
     assert sum(shares) == pytest.approx(1, abs=1e-4)
-    assert math.isfinite(float(rows[-1]["loss_total"]))
-    assert float(rows[-1]["grad_norm"]) > 0
+    assert math.isfinite(float(last["loss_total"]))
+    assert float(last["grad_norm"]) > 0

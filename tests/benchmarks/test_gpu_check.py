@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from scripts import imported
 
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import gpu
-
-    yield gpu
-    for name in ("gpu", "end_to_end", "results"):
-        sys.modules.pop(name, None)
+    for modules in imported(monkeypatch, "gpu"):
+        yield modules.gpu
 
 
 def test_what_needs_a_gpu_says_that_it_did_not_run(gpu) -> None:

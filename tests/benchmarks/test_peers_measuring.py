@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import textwrap
 import time
 from pathlib import Path
 
 import pytest
-from peers_modules import BENCHMARKS, imported
+from scripts import BENCHMARKS, carried_out, ends_well, imported
 
 MIB = 2**20
 
@@ -78,15 +76,27 @@ def test_memory_sums_a_family_and_nobody_else(modules, tmp_path: Path) -> None:
     assert modules.memory.family_bytes(10, tmp_path) == 123 * 1024
 
 
-def test_pages_of_memory_files_count_once_whether_they_are_mapped_or_not(modules) -> None:
-    before = modules.memory.family_bytes(os.getpid())
-    file = os.memfd_create("test")
-    os.write(file, bytes(8 * MIB))
-    again = os.dup(file)
-    grown = modules.memory.family_bytes(os.getpid()) - before
-    os.close(file)
-    os.close(again)
-    assert 7.5 * MIB < grown < 12 * MIB
+MEMORY_FILE = """
+import mmap, os
+from peers.memory import family_bytes
+
+before = family_bytes(os.getpid())
+file = os.memfd_create("test")
+os.write(file, bytes(8 << 20))
+again = os.dup(file)
+unmapped = family_bytes(os.getpid())
+with mmap.mmap(file, 8 << 20) as block:
+    sum(block[::4096])
+    print(unmapped - before, family_bytes(os.getpid()) - before)
+"""
+
+
+def test_pages_of_memory_files_count_once_whether_they_are_mapped_or_not(tmp_path: Path) -> None:
+    """In a process of its own: other processes' beginnings and ends change who pays for what is shared."""
+    done = carried_out(tmp_path, "-c", MEMORY_FILE)
+    ends_well(done)
+    for grown in map(int, done.stdout.split()):
+        assert 7.5 * MIB < grown < 12 * MIB
 
 
 def test_the_last_line_of_json_is_the_result(modules) -> None:
@@ -120,7 +130,7 @@ def test_a_job_is_measured_to_its_end_and_leaves_no_process(modules, tmp_path: P
     job = modules.job.Job(tmp_path, time.time(), seconds=1.0, kill=5.5)
     found = modules.launch.run_adapter("training", job)
     assert found["environments"] == 4
-    assert found["frames_per_second"] > 500
+    assert 0 < found["frames_per_second"] <= 100 / 0.02  # it cannot have been faster than it was told to be
     assert found["pss_bytes"] > 5 * MIB
     assert found["kill"] == {
         "workers": 1,
@@ -139,12 +149,11 @@ def test_a_failure_says_what_the_system_said(modules, tmp_path: Path, monkeypatc
         modules.launch.run_adapter("training", modules.job.Job(tmp_path, time.time(), seconds=1.0))
 
 
-def test_adapters_share_nothing_that_a_peers_environment_lacks() -> None:
+def test_adapters_share_nothing_that_a_peers_environment_lacks(tmp_path: Path) -> None:
     code = "import peers.meter, peers.games, peers.network, sys; print(*sys.modules)"
-    said = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(BENCHMARKS)}, capture_output=True, check=True
-    )
-    loaded = set(said.stdout.decode().split())
+    said = carried_out(tmp_path, "-c", code)
+    ends_well(said)
+    loaded = set(said.stdout.split())
     assert not {"polybeast_moe", "psutil", "yaml", "scipy", "results"} & loaded
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from peers_modules import BENCHMARKS, imported
+from scripts import BENCHMARKS, imported
 
 from polybeast_moe.config_files import load_config
 from polybeast_moe.errors import UserError

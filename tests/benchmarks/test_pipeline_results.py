@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+from scripts import GOALS, imported
 
 
 @pytest.fixture
 def pipeline_results(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import pipeline_results
-
-    yield pipeline_results
-    for name in ("pipeline_results", "results"):
-        sys.modules.pop(name, None)
+    for modules in imported(monkeypatch, "pipeline_results"):
+        yield modules.pipeline_results
 
 
 def windows(*speeds: float) -> dict[str, list[dict[str, float]]]:
@@ -78,8 +72,7 @@ def test_the_models_row_of_the_machine_measured_is_the_measurement(pipeline_resu
 
 
 def test_the_page_names_every_goal_and_the_commands(pipeline_results, tmp_path: Path, monkeypatch) -> None:
-    goals = pipeline_results.results.RESULTS / "goals.yaml"
-    (tmp_path / "goals.yaml").write_text(goals.read_text())
+    (tmp_path / "goals.yaml").write_text(GOALS.read_text())
     genuine = pipeline_results.results.write
     monkeypatch.setattr(pipeline_results.results, "write", lambda *a, **k: genuine(*a, **k, folder=tmp_path))
     judged = pipeline_results.write_page(RAW, pipeline_results.results.machine())

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from peers_modules import imported
+from scripts import imported
 
 
 @pytest.fixture

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
 import torch
 from nle import nethack
+from scripts import BENCHMARKS, carried_out, ends_well
+from whole_runs import train
 
-from polybeast_moe import trainer
-from polybeast_moe.run_directory import RunDirectory
-
-PLAY = Path(__file__).parents[2] / "benchmarks" / "play.py"
+PLAY = BENCHMARKS / "play.py"
 ROWS = 64 * 32 * 2
 
 
-def play(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, PLAY, *arguments], capture_output=True, text=True)
-
-
-@pytest.mark.usefixtures("one_thread")
-def test_it_records_the_newest_snapshots_play(make_config, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(trainer, "write_report", lambda path: path)
+def test_it_records_the_newest_snapshots_play(make_config, tmp_path: Path, no_report) -> None:
     config = make_config("policy.lstm=4", "graph.enabled=true", "phases.transition.until.frames=288")
-    with RunDirectory.create(tmp_path / "run", config) as run:
-        assert trainer.train(config, run) == 0
+    assert train(config, tmp_path / "run") == 0
     out = tmp_path / "played.pt"
     settings = ("env.max_episode_steps=5000", 'env.character="@"')
-    done = play("--run", tmp_path / "run", "--rows", str(ROWS), "--every", "2", "--out", out, *settings)
-    assert done.returncode == 0, done.stderr
+    words = ["--run", tmp_path / "run", "--rows", ROWS, "--every", 2, "--out", out, *settings]
+    ends_well(carried_out(tmp_path, PLAY, *words))
     played = torch.load(out, weights_only=True)
     assert {name: len(rows) for name, rows in played.items()} == dict.fromkeys(played, ROWS)
     assert {"glyph_crop", "blstats", "conditions", "previous_action", "message"} == set(played)
@@ -42,7 +31,7 @@ def test_it_records_the_newest_snapshots_play(make_config, tmp_path: Path, monke
 
 def test_a_run_without_a_snapshot_is_refused(tiny_file: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_bytes(tiny_file.read_bytes())
-    done = play("--run", tmp_path, "--out", tmp_path / "x.pt")
+    done = carried_out(tmp_path, PLAY, "--run", tmp_path, "--out", tmp_path / "x.pt")
     assert done.returncode == 2
     assert "has no snapshot" in done.stderr
     assert not (tmp_path / "x.pt").exists()

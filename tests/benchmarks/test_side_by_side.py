@@ -9,9 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from peers_modules import BENCHMARKS, imported
+from scripts import GOALS, imported
 
-GOALS = BENCHMARKS.parent / "docs" / "results" / "goals.yaml"
 MACHINE = {
     "cpu": "a processor",
     "cores": 2,

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from run_files import events, rows
+from waiting import PATIENCE, wait_until
 
 from polybeast_moe import cli
 from polybeast_moe.control.client import send
@@ -30,50 +29,24 @@ def ask(run: Path, words: str, **options: bool) -> dict[str, Any]:
     return send(run, command_of(words.split()), **options)
 
 
-def wait_until(done: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.communicate()
+def until(done: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
+    """Waits for something that a run which may still be starting tells."""
+
+    def told() -> Any:
         try:
-            if found := done():
-                return found
+            return done()
         except UserError:
-            pass
-        time.sleep(0.05)
-    raise AssertionError("it did not come to that")
+            return None
 
-
-@pytest.fixture
-def begin(tmp_path: Path):
-    """Starts the program in a process group of its own; whatever is left of it is ended."""
-    begun: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: str) -> subprocess.Popen[str]:
-        begun.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "polybeast_moe", *arguments],
-                env={**os.environ, "OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            )
-        )
-        return begun[-1]
-
-    yield start
-    for process in begun:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+    return wait_until(told, process)
 
 
 @pytest.mark.parametrize("mode", ["asynchronous", "inline"])
 def test_an_operator_changes_a_run_that_goes_on(tiny_file: Path, tmp_path: Path, begin, capsys, mode: str) -> None:
     run = tmp_path / "run"
     overrides = [LONG, f"runtime.mode={mode}", "runtime.policy_threads=1", "monitoring.every_seconds=0.2"]
-    process = begin("train", str(tiny_file), "--run-dir", str(run), *overrides)
-    status = wait_until(lambda: (now := ask(run, "status"))["phase"] == "transition" and now, process)
+    process = begin("train", tiny_file, "--run-dir", run, *overrides)
+    status = until(lambda: (now := ask(run, "status"))["phase"] == "transition" and now, process)
     assert status.keys() >= FIELDS
     assert (type(status["frames"]), status["paused"], status["holds"]) == (int, False, {})
 
@@ -83,7 +56,7 @@ def test_an_operator_changes_a_run_that_goes_on(tiny_file: Path, tmp_path: Path,
     on_disk, _ = newest_good(run / "snapshots")  # an answer says that a run which dies now goes on with it
     assert load(on_disk).state["controller"]["holds"] == {"temperature": 0.1 + 0.2, "losses.entropy": 0.125}
     assert ask(run, "status")["router_temperature"] == 0.1 + 0.2
-    wait_until(lambda: float(rows(run)[-1]["router_temperature"]) == 0.1 + 0.2, process)
+    until(lambda: float(rows(run)[-1]["router_temperature"]) == 0.1 + 0.2, process)
     senseless = ["set temperatur 1", "release learning_rate", "set reward.score 1"]
     for refused in ["set router_temperature -1", "set learning_rate -0.1", *senseless]:
         with pytest.raises(UserError):
@@ -101,25 +74,24 @@ def test_an_operator_changes_a_run_that_goes_on(tiny_file: Path, tmp_path: Path,
     holds = {"temperature": 0.1 + 0.2, "losses.entropy": 0.125, "learning_rate": 0.0001220703125}
     assert load(Path(path)).state["controller"]["holds"] == holds
     assert ask(run, "resume") == {"paused": False}
-    wait_until(lambda: ask(run, "status")["frames"] > before, process)
+    until(lambda: ask(run, "status")["frames"] > before, process)
 
     assert ask(run, "stop") == {"stopping": True}
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert (process.returncode, "Traceback" in err) == (0, False), err
     assert f"Stopped by an operator. Go on with: polybeast-moe resume {run}" in out
     assert sorted(path.name for path in run.glob("control*")) == []
 
     # All of it is there after a resume, until the phase ends.
-    process = begin("resume", str(run))
-    status = wait_until(lambda: ask(run, "status"), process)
+    process = begin("resume", run)
+    status = until(lambda: ask(run, "status"), process)
     assert status["holds"].keys() == {"router_temperature", "losses.entropy", "learning_rate"}
     assert (status["router_temperature"], status["learning_rate"]) == (0.1 + 0.2, 0.0001220703125)
     assert ask(run, "release router_temperature")["holds"].keys() == {"losses.entropy", "learning_rate"}
     assert ask(run, "status")["router_temperature"] > 0.9
     ask(run, "next-phase")
-    assert process.wait(timeout=120) == 0  # it was the last one
-    told = [json.loads(line) for line in (run / "phases.jsonl").read_text().splitlines()]
-    by_hand = [(event["key"], event["new"]) for event in told if event["by"] == "operator"]
+    assert process.wait(timeout=PATIENCE) == 0  # it was the last one
+    by_hand = [(event["key"], event["new"]) for event in events(run) if event["by"] == "operator"]
     assert by_hand == [
         ("temperature", 0.1 + 0.2),
         ("losses.entropy", 0.125),
@@ -138,9 +110,9 @@ def test_a_schedulers_warning_ends_in_a_snapshot_and_its_code(tiny_file: Path, t
     for _ in range(2):
         process = begin(*line)
         reached = frames
-        wait_until(lambda: ask(run, "status")["frames"] > reached, process)  # noqa: B023
+        until(lambda: ask(run, "status")["frames"] > reached, process)  # noqa: B023
         process.send_signal(signal.SIGUSR1)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == 75, err
         assert "Stopped to be requeued" in out
         snapshot, passed_over = newest_good(run / "snapshots")
@@ -150,35 +122,30 @@ def test_a_schedulers_warning_ends_in_a_snapshot_and_its_code(tiny_file: Path, t
     assert [int(row["frames"]) for row in rows(run)] == sorted({int(row["frames"]) for row in rows(run)})
 
 
-def rows(run: Path, name: str = "metrics.csv") -> list[dict[str, str]]:
-    with (run / name).open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_a_full_disk_costs_snapshots_and_nothing_else(tiny_file: Path, tmp_path: Path, begin) -> None:
-    """A real file system of four mebibytes, full while the run goes on."""
+    """A real file system of sixteen mebibytes, full while the run goes on."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(disk)], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True).returncode:
         pytest.skip("only root can mount a small file system here")
     try:
         run, filler = disk / "run", disk / "filler"
-        process = begin("train", str(tiny_file), "--run-dir", str(run), LONG, "monitoring.every_seconds=0.2")
-        wait_until(lambda: ask(run, "status")["phase"] == "transition", process)
+        process = begin("train", tiny_file, "--run-dir", run, LONG, "monitoring.every_seconds=0.2")
+        until(lambda: ask(run, "status")["phase"] == "transition", process)
         good = Path(ask(run, "snapshot")["snapshot"])
         with pytest.raises(OSError, match="No space"):
-            filler.write_bytes(bytes(8 << 20))
+            filler.write_bytes(bytes(32 << 20))
         with pytest.raises(UserError, match="No space left on device"):
             ask(run, "snapshot")
         before = ask(run, "status")
         assert before["snapshot"] == str(good)
-        wait_until(lambda: ask(run, "status")["frames"] > before["frames"], process)
+        until(lambda: ask(run, "status")["frames"] > before["frames"], process)
         assert newest_good(run / "snapshots") == (good, [])
         filler.unlink()
         better = Path(ask(run, "snapshot")["snapshot"])
         assert load(better).state["counters"]["frames"] > before["frames"]
         ask(run, "stop")
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert (process.returncode, "Traceback" in err) == (0, False), err
         assert "no snapshot: [Errno 28] No space left on device" in out
         episodes = [int(row["episode"]) for row in rows(run, "episodes.csv")]

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waiting import PATIENCE, wait_until
 
 from polybeast_moe.control import client, inbox
 from polybeast_moe.control.command import command_of
@@ -111,12 +112,11 @@ def test_whatever_goes_wrong_with_an_order_is_its_answer_and_harms_nobody(
     desk = Desk(ControlServer(tmp_path, tmp_path / "private", print), Trainer(), make_config())
     with ThreadPoolExecutor(1) as operator:
         answer = operator.submit(client.send, tmp_path, Command(command))
-        deadline = time.monotonic() + 20
-        while not answer.done() and time.monotonic() < deadline:
-            desk.serve()
-            time.sleep(0.01)
-        desk.close()  # who still waits is told that the run has ended
-        assert wanted in str(answer.exception(5))
+        try:
+            wait_until(lambda: (desk.serve(), answer.done())[1])
+        finally:
+            desk.close()  # who still waits is told that the run has ended
+        assert wanted in str(answer.exception())
 
 
 class Changing(Trainer):
@@ -256,17 +256,13 @@ def as_nobody(act: Callable[[], bool]) -> int:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_root_reaches_another_users_trainer_through_the_inbox(open_folder: Path) -> None:
     def train() -> bool:
-        folder, deadline = inbox.open_inbox(open_folder), time.monotonic() + 20
-        while time.monotonic() < deadline:
-            for identity, message in inbox.commands_in(folder):
-                inbox.answer(folder, identity, encode_reply({"heard": parse_command(message).name}))
-                return True
-            time.sleep(0.02)
-        return False
+        folder = inbox.open_inbox(open_folder)
+        [(identity, message)] = wait_until(lambda: list(inbox.commands_in(folder)))
+        inbox.answer(folder, identity, encode_reply({"heard": parse_command(message).name}))
+        return True
 
     child = as_nobody(train)
-    while not (open_folder / inbox.FOLDER).exists():
-        time.sleep(0.02)
+    wait_until((open_folder / inbox.FOLDER).exists)
     assert client.send(open_folder, Command("status"), use_inbox=True) == {"heard": "status"}
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
@@ -287,7 +283,7 @@ def test_another_users_inbox_is_said_to_be_that(open_folder: Path) -> None:
 
 def raw(listening, message: bytes) -> bytes:
     with socket.socket(socket.AF_UNIX) as end:
-        end.settimeout(10)
+        end.settimeout(PATIENCE)
         end.connect(str(listening.server._path))
         end.sendall(message)
         end.shutdown(socket.SHUT_WR)
@@ -300,7 +296,7 @@ def raw(listening, message: bytes) -> bytes:
         return answer
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(MESSAGES, max_size=3))
 def test_fuzzed_bytes_get_answers_and_harm_nobody(listening, messages: list[bytes]) -> None:
     for line in raw(listening, b"\n".join(messages)).splitlines():
@@ -321,11 +317,11 @@ def test_too_long_a_line_and_somebody_who_says_nothing_hold_nobody_up(listening)
             end.close()
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(MESSAGES)
 def test_fuzzed_files_in_the_inbox_get_answers_too(listening, message: bytes) -> None:
     folder = listening.server.run_dir / inbox.FOLDER
-    reply = inbox.ask(listening.server.run_dir, message, patience=10)
+    reply = inbox.ask(listening.server.run_dir, message, PATIENCE)
     assert isinstance(json.loads(reply), dict)
     assert not [entry for entry in folder.iterdir() if not entry.name.endswith(".reply")]
 
@@ -338,10 +334,7 @@ def test_what_is_no_ordinary_file_is_removed_unread(listening, tmp_path: Path) -
     (folder / "b.command").mkdir()
     os.mkfifo(folder / "c.command")
     assert client.send(listening.server.run_dir, Command("status"), use_inbox=True)["command"] == "status"
-    deadline = time.monotonic() + 10
-    while list(folder.glob("*.command")) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not list(folder.glob("*.command"))
+    wait_until(lambda: not list(folder.glob("*.command")))
     assert secret.exists()
 
 
@@ -380,9 +373,9 @@ def test_who_waits_when_the_run_ends_is_told(tmp_path: Path) -> None:
     threads = [threading.Thread(target=ask, args=(use_inbox,)) for use_inbox in (False, True)]
     for thread in threads:
         thread.start()
-    time.sleep(0.6)
+    wait_until(lambda: server._orders.qsize() == 2)
     with socket.socket(socket.AF_UNIX) as late:
-        late.settimeout(10)
+        late.settimeout(PATIENCE)
         late.connect(str(tmp_path / "control.sock"))
         late.sendall(b"hello\n")
         assert b"not a JSON object" in late.recv(1000)
@@ -390,7 +383,7 @@ def test_who_waits_when_the_run_ends_is_told(tmp_path: Path) -> None:
         late.sendall(Command("status").encode())  # over a connection that has outlived the run
         assert b"the run has ended" in late.recv(1000)
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
     assert answers == 2 * ["the run has ended"]
 
 

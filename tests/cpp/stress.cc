@@ -31,9 +31,9 @@ namespace {
 using namespace pbm::shm;
 
 constexpr std::size_t kActors = 3, kGroupsPerActor = 2, kGroups = kActors * kGroupsPerActor, kBatch = 2, kUnroll = 4;
-constexpr std::size_t kCalmRollouts = 20000, kThreadDeaths = 1000, kProcessDeaths = 300;
+constexpr std::size_t kCalmRollouts = 20000, kThreadDeaths = 1000, kProcessDeaths = 300, kFewestRollouts = 1000;
 constexpr int kForever = 3'600'000, kBlink = 20;  // ms
-constexpr unsigned kTimeLimit = 120;              // seconds until SIGALRM
+constexpr unsigned kTimeLimit = 600;              // seconds until SIGALRM
 
 // What the protocol carries. `asked` goes from producer to policy, `answered` and `state` back, all to the consumer.
 struct Body {
@@ -336,7 +336,7 @@ std::size_t run_threads(bool calm, unsigned seed) {
       }
       reaping.store(false);
     });
-    while (reaping.load()) consumer.consume(kBlink);
+    while (reaping.load() || consumer.rollouts() < kFewestRollouts) consumer.consume(kBlink);
     reaper.join();
   }
   region.control().stopped.store(1);

@@ -16,10 +16,10 @@ Play = Callable[..., "OneGame"]
 
 
 class OneGame:
-    """A vector environment of one game whose actions are given as keys."""
+    """A vector environment of one game whose actions are given as keys; at no full moon, whatever today is."""
 
     def __init__(self, task: str, keys: Sequence[str], **options: Any) -> None:
-        self.env = NetHackVectorEnv(task, 1, observation_keys=keys, **options)
+        self.env = NetHackVectorEnv(task, 1, observation_keys=keys, clock=1_600_000_000, **options)
         self._actions = list(self.env.task_options.keys(task))
 
     def reset(self, seeds: tuple[int, int, int | None] | None = None) -> dict[str, Any]:

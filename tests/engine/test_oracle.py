@@ -27,14 +27,6 @@ def typed(text: str, actions: list[int]) -> list[int]:
     return [actions.index(ord(letter)) for letter in text]
 
 
-@pytest.fixture(scope="session")
-def pinned_clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library to preload: NLE reads `time` from the C library, and only a preloaded one can pin it there."""
-    library = tmp_path_factory.mktemp("clock") / "pinned_clock.so"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", HERE / "pinned_clock.c", "-o", library], check=True)
-    return library
-
-
 def duel(pinned_clock: Path, task: str, games: int, steps: int, **spec: Any) -> dict[str, float]:
     """Plays both; returns what was seen: steps, episodes, sum of |reward|, and how often each status came."""
     options = spec.pop("options", {})

@@ -36,8 +36,8 @@ def test_a_folder_goes_with_its_owner(temporary: Path) -> None:
 
 def test_what_a_killed_process_left_is_swept_and_nothing_else(temporary: Path) -> None:
     script = (
-        "import sys, time; from polybeast_moe.envs.games_folder import GamesFolder;"
-        "folder = GamesFolder('games-'); print(folder.path, flush=True); time.sleep(60)"
+        "import signal; from polybeast_moe.envs.games_folder import GamesFolder;"
+        "folder = GamesFolder('games-'); print(folder.path, flush=True); signal.pause()"
     )
     command = [sys.executable, "-c", script]
     with subprocess.Popen(

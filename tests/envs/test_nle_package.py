@@ -1,3 +1,5 @@
+"""The one NLE whose library is pinned is found; any other is refused with the way out."""
+
 import importlib.metadata
 import importlib.util
 from types import SimpleNamespace

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers.vector import DictInfoToList, RecordEpisodeStatistics
 from nle import nethack
 from nle.env import base, tasks
+from processes import alive
+from waiting import wait_until
 
 import polybeast_moe.envs
 from polybeast_moe import _C
@@ -316,10 +317,10 @@ def test_a_process_that_dies_ends_its_games_and_is_replaced(make_env: MakeEnv) -
 
 def test_processes_die_with_whoever_made_them(tmp_path: Path) -> None:
     script = (
-        "import numpy as np, time, sys\n"
+        "import signal\n"
         "from polybeast_moe.envs import NetHackVectorEnv\n"
         "env = NetHackVectorEnv('NetHackScore-v0', 2, observation_keys=('blstats',), num_processes=2)\n"
-        "env.reset(); print(*env._player.pids, flush=True); time.sleep(60)\n"
+        "env.reset(); print(*env._player.pids, flush=True); signal.pause()\n"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}  # SIGKILL gives it no chance to remove the games' folder
     parent = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
@@ -328,12 +329,7 @@ def test_processes_die_with_whoever_made_them(tmp_path: Path) -> None:
     assert len(pids) == 2
     parent.kill()
     parent.wait()
-    deadline = time.monotonic() + 20
-    while any(
-        Path(f"/proc/{pid}/stat").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text() for pid in pids
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(lambda: not any(map(alive, pids)))
 
 
 def test_what_cannot_be_played_at_all_is_an_error_not_a_hang(

@@ -5,36 +5,32 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
+from whole_runs import train
 
 from polybeast_moe import trainer
-from polybeast_moe.config_files import load_config
-from polybeast_moe.run_directory import RunDirectory
+from polybeast_moe.config import RunConfig
 
 FEW = ("phases.transition.until.frames=288", "env.max_episode_steps=40")
 
 
-def train(tiny_file: Path, path: Path, *overrides: str) -> Path:
-    config = load_config(tiny_file, [*FEW, *overrides])
-    before = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch, RunDirectory.create(path, config) as run:
+def trained(config: RunConfig, path: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "write_report", lambda path: path)  # figures take longer than the run
         patch.setattr(trainer, "print_phase_table", lambda rows: None)
-        assert trainer.train(config, run) == 0
-    torch.set_num_threads(before)
+        assert train(config, path) == 0
     return path
 
 
 @pytest.fixture(scope="session")
-def trained_run(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained_run(make_config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory with snapshots of six updates: graph, four experts, sparsemax, masked actions."""
     masked = ("graph.enabled=true", "policy.action_mask=true")
-    return train(tiny_file, tmp_path_factory.mktemp("runs") / "tiny", *masked)
+    return trained(make_config(*FEW, *masked), tmp_path_factory.mktemp("runs") / "tiny")
 
 
 @pytest.fixture(scope="session")
-def recurrent_run(tiny_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recurrent_run(make_config, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One whose policy has a recurrent core and reads the map, its landmarks and the inventory."""
     more = ("policy.lstm=8", "policy.full_map=true", "policy.landmarks=true", "policy.inventory=true")
     stored = ("env.store_glyphs=true", "env.store_inventory=true")
-    return train(tiny_file, tmp_path_factory.mktemp("runs") / "recurrent", *more, *stored)
+    return trained(make_config(*FEW, *more, *stored), tmp_path_factory.mktemp("runs") / "recurrent")

@@ -17,18 +17,7 @@ from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.errors import UserError
 from polybeast_moe.evaluation.play import Moment, play_episodes
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 EPISODES, SEED = 4, 5
-
-
-@pytest.fixture(scope="module")
-def pinned_clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """NLE reads the C library's clock: a preloaded one shows what the engine pins."""
-    library = tmp_path_factory.mktemp("clock") / "pinned_clock.so"
-    source = Path(__file__).parents[1] / "engine" / "pinned_clock.c"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", source, "-o", library], check=True)
-    return library
 
 
 def evaluated(agent) -> list[list[int]]:

@@ -13,8 +13,6 @@ from polybeast_moe.evaluation.draws import episode_seeds
 from polybeast_moe.evaluation.trained import load_trained
 from polybeast_moe.snapshots.directory import all_snapshots
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def evaluate(*argv: object) -> int:
     return cli.main(["evaluate", *map(str, argv)])
@@ -95,20 +93,15 @@ def test_every_role_can_be_played(trained_run, tmp_path) -> None:
         (["RUN", "--policy", "best"], "invalid choice: 'best'"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_played(trained_run, tmp_path, monkeypatch, capsys, argv, wanted) -> None:
+def test_mistakes_are_told_before_anything_is_played(trained_run, tmp_path, monkeypatch, refused, argv, wanted) -> None:
     monkeypatch.chdir(tmp_path)
-    assert evaluate(*(str(trained_run) if word == "RUN" else word for word in argv)) == 2
-    out, err = capsys.readouterr()
-    assert wanted in err
-    assert err.count("\n") == 1
-    assert out == ""
+    assert wanted in refused("evaluate", *(str(trained_run) if word == "RUN" else word for word in argv))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_without_a_snapshot_is_refused(make_config, tmp_path, capsys) -> None:
+def test_a_run_without_a_snapshot_is_refused(tmp_path, refused) -> None:
     (tmp_path / "config.yaml").write_text("phases: []")
-    assert evaluate(tmp_path) == 2
-    assert "no good snapshot" in capsys.readouterr().err
+    assert "no good snapshot" in refused("evaluate", str(tmp_path))
 
 
 def test_a_policy_comes_back_with_its_weights_and_settings(trained_run) -> None:
@@ -135,6 +128,5 @@ def test_specialisation_and_ablation_are_told_on_demand(trained_run, tmp_path, c
     assert scores[0] == scores[1]  # that all experts run does not change what is played
 
 
-def test_random_play_has_no_experts_to_measure(trained_run, capsys) -> None:
-    assert evaluate(trained_run, "--policy", "random", "--ablate") == 2
-    assert "random has no experts" in capsys.readouterr().err
+def test_random_play_has_no_experts_to_measure(trained_run, refused) -> None:
+    assert "random has no experts" in refused("evaluate", str(trained_run), "--policy", "random", "--ablate")

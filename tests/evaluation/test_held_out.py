@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from run_files import newest, rows
+from waiting import PATIENCE, wait_until
+from whole_runs import train
 
-from polybeast_moe import trainer
 from polybeast_moe.config import EvaluationConfig
 from polybeast_moe.control.client import send
 from polybeast_moe.control.protocol import Command
 from polybeast_moe.evaluation.held_out import HeldOutEvaluation
-from polybeast_moe.run_directory import RunDirectory
-from polybeast_moe.snapshots import load
 from polybeast_moe.snapshots.directory import all_snapshots
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 OFTEN = EvaluationConfig(every_seconds=1e-3, episodes=4, share=1.0)
 
 
 @pytest.fixture
-def run(make_config, tmp_path: Path, monkeypatch) -> Path:
-    monkeypatch.setattr(trainer, "write_report", lambda path: path)
-    config = make_config("snapshots.every_seconds=1e-9")
-    with RunDirectory.create(tmp_path / "run", config) as directory:
-        assert trainer.train(config, directory) == 0
+def run(make_config, tmp_path: Path, no_report) -> Path:
+    assert train(make_config("snapshots.every_seconds=1e-9"), tmp_path / "run") == 0
     return tmp_path / "run"
-
-
-def wait_for(held_out: HeldOutEvaluation, newest: Path) -> dict[str, float]:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        if found := held_out.look(newest):
-            return found
-        time.sleep(0.05)
-    raise AssertionError("no evaluation")
 
 
 def test_the_newest_snapshot_is_evaluated_once_and_the_best_is_remembered(run: Path, tmp_path: Path) -> None:
@@ -51,7 +33,7 @@ def test_the_newest_snapshot_is_evaluated_once_and_the_best_is_remembered(run: P
     time.sleep(0.01)
     assert held_out.look(newest) == {}
     assert held_out.kept == {newest.name}  # while it is being evaluated
-    found = wait_for(held_out, newest)
+    found = wait_until(lambda: held_out.look(newest))
     assert found["held_out_frames"] == 480
     assert math.isfinite(found["held_out_score"])
     assert said[0].startswith("held-out score")
@@ -70,7 +52,7 @@ def test_a_share_of_the_machine_is_all_that_it_takes(run: Path, tmp_path: Path) 
     held_out = HeldOutEvaluation(OFTEN.model_copy(update={"share": 0.001}), 2, tmp_path / "log", print)
     old, new = all_snapshots(run / "snapshots")[-2:]
     time.sleep(0.01)
-    wait_for(held_out, old)
+    wait_until(lambda: held_out.look(old))
     assert held_out.look(new) == {}
     assert held_out._underway is None
     assert held_out._due_at - time.monotonic() > 100  # seconds of work, a thousandth of two cores
@@ -80,10 +62,7 @@ def test_a_share_of_the_machine_is_all_that_it_takes(run: Path, tmp_path: Path) 
 def test_a_failure_is_told_and_costs_the_evaluation_alone(tmp_path: Path) -> None:
     said: list[str] = []
     held_out = HeldOutEvaluation(OFTEN, 2, tmp_path / "run.log", said.append)
-    deadline = time.monotonic() + 60
-    while not said and time.monotonic() < deadline:
-        assert held_out.look(tmp_path / "step-000000000001") == {}
-        time.sleep(0.05)
+    wait_until(lambda: held_out.look(tmp_path / "step-000000000001") or said)
     assert said == ["the evaluation of step-000000000001 failed (see run.log); training goes on"]
     assert "no such directory" in (tmp_path / "run.log").read_text()
     assert held_out.kept == frozenset()
@@ -96,35 +75,23 @@ def test_off_without_a_cadence(tmp_path: Path) -> None:
     assert held_out._underway is None
 
 
-def test_its_curve_is_in_the_metrics_and_the_best_snapshot_stays(tiny_file: Path, tmp_path: Path) -> None:
+def test_its_curve_is_in_the_metrics_and_the_best_snapshot_stays(tiny_file: Path, tmp_path: Path, begin) -> None:
     """A whole run: an evaluation comes in while it trains on, and the snapshot it was of is still there at the end."""
     run = tmp_path / "run"
     overrides = ["snapshots.every_seconds=1", "snapshots.keep_last=1", "monitoring.every_seconds=0.5"]
     overrides += ["evaluation={every_seconds: 1, episodes: 2, share: 1}", "phases.transition.until.frames=100_000_000"]
-    command = [sys.executable, "-m", "polybeast_moe", "train", str(tiny_file), "--run-dir", str(run), *overrides]
-    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 200
-        while not evaluated(run):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        send(run, Command("stop"))
-        assert process.wait(60) == 0
-    finally:
-        process.kill()
-        process.wait()
+    process = begin("train", tiny_file, "--run-dir", run, *overrides)
+    wait_until(lambda: evaluated(run), process)
+    send(run, Command("stop"))
+    process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
     measured = evaluated(run)
     assert all(float(row["held_out_frames"]) < int(row["frames"]) for row in measured)
-    newest = load(all_snapshots(run / "snapshots")[-1]).state["held_out"]
-    assert newest["score"] >= max(float(row["held_out_score"]) for row in measured)
-    assert newest["best"] in [path.name for path in all_snapshots(run / "snapshots")]
+    remembered = newest(run).state["held_out"]
+    assert remembered["score"] >= max(float(row["held_out_score"]) for row in measured)
+    assert remembered["best"] in [path.name for path in all_snapshots(run / "snapshots")]
 
 
 def evaluated(run: Path) -> list[dict[str, str]]:
     """The rows with an evaluation."""
-    if not (run / "metrics.csv").exists():
-        return []
-    text = (run / "metrics.csv").read_text()
-    table = csv.DictReader(text[: text.rfind("\n") + 1].splitlines())
-    return [row for row in table if row["held_out_score"]]
+    return [row for row in rows(run) if row["held_out_score"]]

@@ -23,8 +23,6 @@ from polybeast_moe.evaluation.play import Moment, Played, play_episodes
 from polybeast_moe.evaluation.trained import load_trained
 from polybeast_moe.models.action_mask import MASKED
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def trained(trained_run):

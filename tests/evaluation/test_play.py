@@ -13,8 +13,6 @@ from polybeast_moe.evaluation.play import Moment, Played, play_episodes
 from polybeast_moe.evaluation.score import score_parts
 from polybeast_moe.evaluation.trained import load_trained
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module", params=["trained_run", "recurrent_run"])
 def trained(request):

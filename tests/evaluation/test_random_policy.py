@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
 from polybeast_moe import _C
 from polybeast_moe.evaluation.random_policy import FILE_NAME, SEED_OFFSET, measure_random_policy, play_random_policy
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_records_are_those_of_whole_episodes(make_config) -> None:

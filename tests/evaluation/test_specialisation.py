@@ -22,8 +22,6 @@ from polybeast_moe.evaluation.specialisation import (
 from polybeast_moe.evaluation.statistics import resampled_counts
 from polybeast_moe.evaluation.trained import load_trained
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 EPISODES, LENGTH = 60, 80
 
 

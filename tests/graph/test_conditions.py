@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference_conditions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nle import nethack as nh
+from observations import corpse, lit, monster, observation, pet, place, thing, words
 
 from polybeast_moe import _C
-
-from . import reference_conditions
-from .observations import corpse, lit, monster, observation, pet, place, thing, words
 
 ROOT = Path(__file__).resolve().parents[2]
 FLOOR, WALL, CORRIDOR = place("floor of a room"), place("wall"), place("corridor")

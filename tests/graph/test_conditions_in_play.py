@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import reference_conditions
 from nle import nethack as nh
+from observations import KEYS, words
 
 from polybeast_moe import _C
-
-from . import reference_conditions
-from .observations import KEYS, words
 
 STEPS = 50_000
 CHUNK = 1_000

@@ -19,6 +19,7 @@ from polybeast_moe.graph import load_graph
 from polybeast_moe.learning.distributed import Ranks, joined, leave
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.models import Policy, build_policy
+from polybeast_moe.runtime.process import StopRequests
 
 
 def make_learner(config: RunConfig, ranks: Ranks, seed: int) -> tuple[Policy, Learner]:
@@ -56,5 +57,6 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with StopRequests():  # as a run does: torchrun's SIGTERM, when another rank has failed, cuts no last words short
+        main(Path(sys.argv[1]))
     leave(0)

@@ -14,8 +14,6 @@ from polybeast_moe.learning import losses
 from polybeast_moe.ops import sparsemax
 from polybeast_moe.ops.mixture import Routing
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 N, E, A = 6, 4, 5
 ROUTINGS: tuple[Routing, ...] = ("softmax", "sparsemax")
 TEMPERATURES = st.floats(0.05, 5.0)

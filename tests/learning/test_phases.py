@@ -1,3 +1,5 @@
+"""The phase controller: settings follow from counters, exactly after a resume; the loop steers by what is measured."""
+
 import itertools
 import json
 import math
@@ -13,8 +15,6 @@ from polybeast_moe.learning.phases import ControllerState, Counters, LossSetting
 from polybeast_moe.learning.schedules import value_at
 from polybeast_moe.learning.temperature import matching_temperature
 from polybeast_moe.ops import expert_mixture
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 CURRICULUM = (
     PhaseConfig(name="warmup", until={"frames": 1000}, routing="softmax", learning_rate=1e-3),

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 
-from polybeast_moe.config import LearnerConfig, RollbackConfig
+from polybeast_moe.config import LearnerConfig, RollbackConfig, RunConfig
 from polybeast_moe.errors import RunFailed
-from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import LossSettings, Settings
-from polybeast_moe.models import build_policy
-from polybeast_moe.runtime.inline import InlineRuntime
-from polybeast_moe.runtime.rollouts import make_batch
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+from polybeast_moe.models import Policy
+from polybeast_moe.runtime.rollouts import Batch, make_batch
 
 PHASE = Settings("only", 0, "softmax", 1.0, 1e-3, LossSettings(1.0, 0.5, 0.01, 0.0, 0.005))
 
@@ -24,14 +21,9 @@ PHASE = Settings("only", 0, "softmax", 1.0, 1e-3, LossSettings(1.0, 0.5, 0.01, 0
 class Run:
     """Updates of a tiny policy on one batch of real games."""
 
-    def __init__(self, config, nle_package, tmp_path, **rollback: int) -> None:
-        torch.manual_seed(0)
-        self.policy = build_policy(config, configured_graph(config), num_actions=23)
-        runtime = InlineRuntime(config, self.policy, nle_package, tmp_path / "games")
-        runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
-        self.batch = make_batch(runtime.collect())
-        runtime.close()
-        self.learner = Learner(self.policy, LearnerConfig(rollback=RollbackConfig(**rollback)))
+    def __init__(self, policy: Policy, batch: Batch, **rollback: int) -> None:
+        self.policy, self.batch = policy, batch
+        self.learner = Learner(policy, LearnerConfig(rollback=RollbackConfig(**rollback)))
         self.returns = 0
 
     def update(self, times: int = 1) -> bool:
@@ -49,15 +41,22 @@ class Run:
 
 
 @pytest.fixture
-def run(make_config, nle_package, tmp_path) -> Run:
-    (tmp_path / "games").mkdir()
-    return Run(make_config(), nle_package, tmp_path, after=3, copy_every=4, give_up_after=2)
+def begin_run(make_policy, start_inline) -> Callable[..., Run]:
+    def begin(config: RunConfig, **rollback: int) -> Run:
+        policy = make_policy(config)
+        return Run(policy, make_batch(start_inline(config, policy).collect()), **rollback)
+
+    return begin
 
 
-def test_bfloat16_learns_nearly_the_same(make_config, nle_package, tmp_path) -> None:
+@pytest.fixture
+def run(make_config, begin_run) -> Run:
+    return begin_run(make_config(), after=3, copy_every=4, give_up_after=2)
+
+
+def test_bfloat16_learns_nearly_the_same(make_config, begin_run) -> None:
     """The real policy, graph included: its losses are close, its gradients finite and its weights stay float32."""
-    (tmp_path / "games").mkdir()
-    run = Run(make_config("graph.enabled=true", "policy.expert_execution=sparse"), nle_package, tmp_path)
+    run = begin_run(make_config("graph.enabled=true", "policy.expert_execution=sparse"))
     exact = run.learner.update(run.batch, replace(PHASE, learning_rate=0.0)).diagnostics
     narrow = Learner(run.policy, LearnerConfig(precision="bfloat16"))
     before = run.weights()

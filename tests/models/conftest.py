@@ -15,16 +15,6 @@ from polybeast_moe.graph import KnowledgeGraph
 from polybeast_moe.models import Observation
 
 
-@pytest.fixture(autouse=True)
-def _seeded_on_one_thread() -> Iterator[None]:
-    """Tensors here are tiny: more threads would only wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _temporary_files_removed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """PyG writes the code that it generates for a layer into temporary files, and leaves them behind."""

@@ -1,13 +1,16 @@
-"""Small knowledge graphs, conditions and weights for tests."""
+"""Small knowledge graphs, policies, conditions and weights."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from polybeast_moe.config import RunConfig
 from polybeast_moe.graph import Condition, Effect, KnowledgeGraph, Operator
 from polybeast_moe.graph.schema import edges_of
+from polybeast_moe.models import Observation, PolicyOutput, build_policy
 from polybeast_moe.models.graph_stream import GraphStream
+from polybeast_moe.models.policy import GraphMoEPolicy
 
 ACTIONS = 23
 CONDITIONS = 70  # more than a word of bits
@@ -47,3 +50,19 @@ def randomise(stream: GraphStream) -> None:
     """Weights far enough from their small beginnings that every path matters."""
     for parameter in stream.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
+
+
+def policy_of(config: RunConfig, graph: KnowledgeGraph | None = None) -> GraphMoEPolicy:
+    if graph is None and config.reads_graph:
+        graph = random_graph()
+    policy = build_policy(config, graph, num_actions=ACTIONS)
+    assert isinstance(policy, GraphMoEPolicy)
+    return policy
+
+
+def rows_of(observation: Observation, rows: slice) -> Observation:
+    return Observation(*(None if field is None else field[rows] for field in observation))
+
+
+def tensors(output: PolicyOutput) -> list[torch.Tensor]:
+    return [field for field in output if field is not None]

@@ -9,16 +9,19 @@ from typing import Any
 
 import pytest
 import torch
-from small import CONDITIONS, random_conditions, randomise
+from small import CONDITIONS, policy_of, random_conditions, randomise, rows_of
 from torch import Tensor
 
 from polybeast_moe.config import SEMANTIC_EXPERTS, RunConfig
 from polybeast_moe.config_files import resolve_data_file
 from polybeast_moe.graph import KnowledgeGraph, load_graph
-from polybeast_moe.models import gat, message_edges
-from polybeast_moe.models.graph_stream import GraphStream
+from polybeast_moe.learning.losses import spread
+from polybeast_moe.models import Observation, gat, message_edges
+from polybeast_moe.models.gat import OperatorStates
+from polybeast_moe.models.graph_stream import GraphStream, moments
 
 MakeConfig = Callable[..., RunConfig]
+Observe = Callable[..., Observation]
 GRAPHS = (
     Path(resolve_data_file("graphs/nethack.yaml")),
     Path(__file__).resolve().parents[3] / "shared" / "data" / "hypergraph_gat_structure.json",
@@ -246,3 +249,42 @@ def test_memory_stays_within_its_limit(make_config: MakeConfig, graph: Knowledge
 def test_memory_is_not_used_with_gradients(make_config: MakeConfig, graph: KnowledgeGraph) -> None:
     out = make_stream(make_config, graph)(random_conditions(4, 4), weights_version=1)
     assert out.intent.requires_grad
+
+
+def test_the_spread_of_node_states_is_0_where_all_are_alike_and_its_gradient_parts_them() -> None:
+    one = torch.randn(1, 16)
+    assert spread_of(one.expand(9, -1)).item() == pytest.approx(0.0, abs=1e-6)
+    assert spread_of(one.expand(9, -1) * torch.tensor([1.0, -1.0] * 4 + [0.0])[:, None]).item() == pytest.approx(1.0)
+    states = (one + 0.1 * torch.randn(9, 16)).requires_grad_()
+    before = spread_of(states)
+    before.backward()
+    variance = states.detach().var(0, correction=0).sum() / states.detach().square().sum(-1).mean()
+    assert before.item() == pytest.approx(variance.item(), rel=1e-4)
+    assert spread_of(states.detach() + states.grad / states.grad.norm()) > before + 0.01
+    assert spread_of(3 * states.detach()).item() == pytest.approx(before.item(), rel=1e-4)
+
+
+def spread_of(states: Tensor) -> Tensor:
+    """Of one operator whose states so many rows show."""
+    row = torch.arange(len(states))[:, None]
+    found = moments(OperatorStates(states, torch.zeros(len(states), dtype=torch.int64), row))
+    assert found is not None
+    return spread(found)
+
+
+def test_moments_count_a_state_as_often_as_rows_show_it(make_config: MakeConfig, observe: Observe) -> None:
+    policy, seen = policy_of(make_config()), observe(24)
+    halves = [policy(rows_of(seen, half)).graph_moments for half in (slice(0, 12), slice(12, 24))]
+    whole = policy(seen).graph_moments
+    torch.testing.assert_close(whole, torch.stack(halves).mean(0), rtol=1e-5, atol=1e-6)
+    policy.graph.deduplicate = False
+    torch.testing.assert_close(policy(seen).graph_moments, whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_policy_tells_the_spread_of_its_graph_where_it_learns(make_config: MakeConfig, observe: Observe) -> None:
+    policy, seen = policy_of(make_config()), observe(12)
+    output = policy(seen)
+    assert 0 < spread(output.graph_moments).item() < 1
+    spread(output.graph_moments).backward()
+    assert any(p.grad is not None and p.grad.any() for p in policy.graph.attention.parameters())
+    assert policy.infer(seen).graph_moments is None

@@ -1,14 +1,23 @@
-"""The bound on router scores and its gradient."""
+"""Router scores: their bound and its gradient, which of them count, and routers that learn nothing."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
+from small import policy_of
 
-from polybeast_moe.config import RouterConfig
+from polybeast_moe.config import RouterConfig, RunConfig
+from polybeast_moe.models import Observation
 from polybeast_moe.models.router import INWARD_GRADIENT, Router, SceneRouter, best, bounded
 from polybeast_moe.ops import expert_mixture
+
+MakeConfig = Callable[..., RunConfig]
+Observe = Callable[..., Observation]
 
 
 @given(st.floats(-1e30, 1e30), st.floats(0.1, 10.0))
@@ -79,3 +88,52 @@ def test_the_scene_router_gives_each_scene_its_expert() -> None:
     router = SceneRouter(RouterConfig(kind="scenes", operator_prior=False, score_bound=2.0))
     assert router(glyphs, blstats).tolist() == [[-2.0, -2.0, -2.0, 2.0], [2.0, -2.0, -2.0, -2.0]]
     assert not list(router.parameters())
+
+
+def test_a_router_cannot_scale_a_temperature_away(make_config: MakeConfig, observe: Observe) -> None:
+    """Scores within [-1, 1] differ by at most 2; four experts stay in sparsemax's support while 2 / tau <= 1 / 4."""
+    policy = policy_of(make_config())
+    assert policy.router is not None
+    with torch.no_grad():
+        policy.router.last.weight *= 1000
+    output = policy(observe(256), routing="sparsemax", temperature=8.0)
+    assert output.router_scores.abs().max() == 1.0
+    assert output.router_scores.std() > 0.5  # at the bound on both sides
+    assert (output.alpha > 0).all()
+    output.alpha[:, 0].sum().backward()
+    assert policy.router.last.weight.grad is not None
+    assert policy.router.last.weight.grad.abs().max() > 1e-3
+
+
+def test_a_hard_coded_router_reads_the_map_and_a_kept_pair_shares_the_work(
+    make_config: MakeConfig, observe: Observe
+) -> None:
+    hard = {"kind": "scenes", "operator_prior": False}
+    policy = policy_of(make_config(policy={"router": hard}, env={"store_glyphs": True}))
+    observation = observe(8)
+    with pytest.raises(ValueError, match="glyphs"):
+        policy(observation)
+    observation = observation._replace(glyphs=torch.full((8, 21, 79), 2378, dtype=torch.int16))
+    observation.blstats[:, [10, 11, 21]] = torch.tensor([14, 14, 1])
+    observation.blstats[:, 25] = torch.tensor([0, 8] * 4)  # every second one is food poisoned
+    alpha = policy(observation, routing="sparsemax", temperature=0.5).alpha
+    assert alpha.tolist() == [[0.0, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 0.0]] * 4
+
+    pair = policy_of(make_config(policy={"router": {"keep": 2}}))
+    output = pair(observation, routing="softmax")
+    assert ((output.alpha > 0).sum(1) == 2).all()
+    assert output.router_scores.isfinite().all()  # losses may still act on all
+
+
+@pytest.mark.parametrize(
+    ("policy", "env", "message"),
+    [
+        ({"router": {"kind": "frozen"}}, {}, "operator_prior: false"),
+        ({"router": {"kind": "scenes", "operator_prior": False}}, {}, "store_glyphs"),
+        ({"router": {"kind": "scenes", "operator_prior": False}, "experts": ["a", "b"]}, {}, "needs the experts"),
+        ({"router": {"keep": 5}}, {}, "more than there are experts"),
+    ],
+)
+def test_routers_that_cannot_be_are_refused(make_config: MakeConfig, policy, env, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        make_config(policy=policy, env=env)

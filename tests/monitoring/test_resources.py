@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from polybeast_moe.monitoring import resources
-from polybeast_moe.monitoring.resources import FamilyMemory, cgroup_cores, cgroup_memory, family_bytes, usable_cores
+from polybeast_moe.monitoring.resources import FamilyMemory, cgroup_cores, cgroup_memory, usable_cores
 
 
 def test_the_familys_memory_is_looked_at_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every update a look would cost more than the row does."""
+    moments = [1000.0, 1000.5, 1000.9, 1001.0, 1001.9, 1002.1]
+    monkeypatch.setattr(resources, "time", SimpleNamespace(monotonic=iter(moments).__next__))
+    monkeypatch.setattr(resources, "family_bytes", iter([10, 20, 30]).__next__)
     memory = FamilyMemory()
-    first = memory.read()
-    with mmap.mmap(-1, 32 << 20) as block:
-        for page in range(0, len(block), mmap.PAGESIZE):
-            block[page] = 1
-        assert memory.read() == first  # at every update it would cost more than the row does
-        monkeypatch.setattr(resources, "FAMILY_SECONDS", 0.0)
-        assert memory.read() - first > 16 << 20
+    assert [memory.read() for _ in moments] == [10, 10, 10, 20, 20, 30]
+
+
+PARENT = """
+import subprocess, sys
+from polybeast_moe.monitoring.resources import family_bytes
+
+HOLDER = "block = bytearray(64 << 20); block[::4096] = b'1' * (16 << 10); print(flush=True); input()"
+found = [family_bytes()]
+with subprocess.Popen([sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+    child.stdout.readline()
+    found.append(family_bytes())
+    child.communicate(b"\\n")
+print(*found, family_bytes())
+"""
 
 
 def test_the_family_holds_what_its_children_hold() -> None:
-    before = family_bytes()
-    script = "block = bytearray(64 << 20); block[::4096] = b'1' * (16 << 10); print(flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        assert child.stdout is not None
-        child.stdout.readline()
-        assert family_bytes() - before > 60 << 20
-        child.communicate(b"\n")
-    assert family_bytes() - before < 30 << 20
+    """In a process of its own: what other tests have left, and who shares whose libraries, comes and goes."""
+    told = subprocess.run([sys.executable, "-c", PARENT], capture_output=True, text=True, check=True).stdout
+    before, beside, after = map(int, told.split())
+    assert beside - before > 60 << 20
+    assert after - before < 30 << 20
 
 
 def test_there_is_a_core_to_use() -> None:

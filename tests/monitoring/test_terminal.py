@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pexpect
+from waiting import PATIENCE
 
 _LONG = ("env.max_episode_steps=60", "runtime.mode=inline", *(
     f"phases.{name}.until.frames={2_000_000 + index}"
@@ -17,7 +18,7 @@ _LONG = ("env.max_episode_steps=60", "runtime.mode=inline", *(
 
 def test_a_run_draws_one_screen_and_gives_the_terminal_back(tmp_path: Path) -> None:
     words = ["-m", "polybeast_moe", "train", "debug", "--run-dir", str(tmp_path / "run"), *_LONG]
-    child = pexpect.spawn(sys.executable, words, dimensions=(24, 80), encoding="utf-8", timeout=120)
+    child = pexpect.spawn(sys.executable, words, dimensions=(24, 80), encoding="utf-8", timeout=PATIENCE)
     child.logfile_read = io.StringIO()
     for _ in range(3):
         child.expect("scores and returns: last 100 episodes")

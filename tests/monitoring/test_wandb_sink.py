@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from polybeast_moe.monitoring.wandb_sink import WandbSink
 
@@ -20,16 +21,19 @@ pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
 @pytest.fixture(autouse=True)
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB__SERVICE_WAIT", "240")  # seconds that its own process may take to start
 
 
 def records(path: Path) -> Iterator[bytes]:
-    """The records of a `.wandb` file: LevelDB's log format (its doc/log_format.md) behind seven bytes of header."""
+    """Whole records of a `.wandb` file: LevelDB's log format (its doc/log_format.md) behind seven bytes of header."""
     content, place, parts = path.read_bytes(), 7, b""
     while place + 7 <= len(content):
         if 32768 - place % 32768 < 7:
             place += 32768 - place % 32768
             continue
         _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        if place + 7 + length > len(content):  # it is still being written
+            return
         parts += content[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # whole, or the last part
@@ -61,9 +65,7 @@ def test_rows_and_events_are_kept_for_a_later_sync_and_a_resumed_run_is_the_same
     assert resumed.state() == state
     resumed.close()
 
-    deadline = time.monotonic() + 60
-    while len(history(tmp_path)) < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)  # W&B's own process may still be writing
+    wait_until(lambda: len(history(tmp_path)) >= 3)  # W&B's own process may still be writing
     rows = [{key: value for key, value in row.items() if not key.startswith("_")} for row in history(tmp_path)]
     assert rows == [
         {"frames": 0, "events/changes": "warmup: phase None → warmup"},

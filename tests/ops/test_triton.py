@@ -24,6 +24,7 @@ POINTERS = {
 }  # fmt: skip
 
 
+@pytest.mark.timeout(900)  # it interprets
 def test_every_property_holds_in_the_interpreter() -> None:
     files = [str(HERE / name) for name in ("test_sparsemax.py", "test_mixture.py")]
     command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-k", "triton", *files]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 from torch import Tensor, nn
 
@@ -35,6 +37,15 @@ class CountingPolicy(Policy):
             state=torch.where(first[0][:, None], 0.0, state) + 1,
             states=None,
         )
+
+
+class PolicyThatIsNeverMade(CountingPolicy):
+    """Whoever starts with it goes on starting."""
+
+    def __init__(self, config: RunConfig, graph: KnowledgeGraph | None, *, num_actions: int) -> None:
+        super().__init__(config, graph, num_actions=num_actions)
+        while True:
+            time.sleep(1.0)
 
 
 class BrokenPolicy(CountingPolicy):

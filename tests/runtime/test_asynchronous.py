@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from waiting import PATIENCE, settles
+from written import Fields, written
 
 from polybeast_moe import _C
 from polybeast_moe.config import RunConfig
@@ -19,11 +19,6 @@ from polybeast_moe.envs.engine import ACTIONS, game_settings
 from polybeast_moe.runtime.asynchronous import AsynchronousRuntime
 from polybeast_moe.runtime.rollouts import Rollout, rollout_layout
 from polybeast_moe.runtime.supervisor import ACTOR_PROGRAM, EPISODES_OF_AN_INCARNATION
-
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-Fields = dict[str, Tensor]
-
 
 # The same rollouts as inline
 
@@ -52,15 +47,6 @@ class ScriptedPolicy:
             for name in ("policy_version", "phase", "routing", "temperature"):
                 rollout[name][t] = request.answers
             assert self.region.answer(request)
-
-
-def written(rollout: Rollout) -> Fields:
-    """Copies a rollout's fields, lists cut to their counts."""
-    fields = {name: tensor.clone() for name, tensor in rollout.fields.items()}
-    for kind in ("final", "record"):
-        for name in [name for name in fields if name.startswith(kind) and name != f"{kind}_count"]:
-            fields[name] = fields[name][: int(fields[f"{kind}_count"])]
-    return fields
 
 
 def play(region: _C.Region, rollouts_a_group: int, move: Callable[[], None]) -> list[list[Fields]]:
@@ -104,7 +90,7 @@ def test_actor_processes_fill_the_same_rollouts_as_inline(make_config, nle_packa
     ]
     got = play(region, 6, lambda: region.wait_requests(100))
     region.stop()
-    assert [process.wait(5) for process in processes] == [0, 0]
+    assert [process.wait(PATIENCE) for process in processes] == [0, 0]
 
     for group, (wanted, found) in enumerate(zip(expected, got, strict=True)):
         for number, (one, other) in enumerate(zip(wanted, found, strict=True)):
@@ -186,14 +172,16 @@ def test_a_paused_run_stands_still_and_goes_on(start_runtime) -> None:
     region = runtime.supervisor.region
     collect(runtime)
     region.pause(True)
-    patience = time.monotonic() + 1.0
-    while (rollouts := runtime.collect(lambda: time.monotonic() > patience)) is not None:
-        runtime.give_back(rollouts)
-    beats = [region.heartbeat(actor) for actor in range(2)]
-    patience = time.monotonic() + 0.3
-    assert runtime.collect(lambda: time.monotonic() > patience) is None
-    assert [region.heartbeat(actor) for actor in range(2)] == beats
+
+    def progress() -> tuple[int, ...]:
+        """Every step of a game and every answer; slots are given back, so that nobody waits for one."""
+        runtime.give_back(runtime.poll())
+        runtime.supervisor.check()
+        return (*(region.heartbeat(actor) for actor in range(2)), region.answers)
+
+    stands = settles(progress)
     region.pause(False)
     for _ in range(3):
         collect(runtime)
+    assert all(now > then for now, then in zip(progress(), stands, strict=True))
     assert runtime.supervisor.restarts == 0

@@ -9,12 +9,9 @@ import torch
 from torch import nn
 
 from polybeast_moe.config import RuntimeConfig
-from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.errors import UserError
-from polybeast_moe.models import build_policy
 from polybeast_moe.runtime.defaults import RESERVED_CORES, describe, slots
 from polybeast_moe.runtime.device import PinnedMemory, choose_device, device_of, on_this_machine
-from polybeast_moe.runtime.inline import InlineRuntime
 
 
 @pytest.fixture
@@ -101,9 +98,8 @@ class Cudart:
         return f"error {error}"
 
 
-def test_all_slots_are_pinned_and_nothing_else(make_config, nle_package, tmp_path) -> None:
-    config = make_config("runtime.groups=3", "learner.slots_per_batch=6")
-    runtime = InlineRuntime(config, build_policy(config, None, num_actions=len(ACTIONS)), nle_package, tmp_path)
+def test_all_slots_are_pinned_and_nothing_else(make_config, start_inline) -> None:
+    runtime = start_inline(make_config("runtime.groups=3", "learner.slots_per_batch=6"))
     cudart = Cudart()
     pinned = PinnedMemory(*runtime.slots_memory(), cudart)
     assert pinned.refused is None
@@ -115,7 +111,6 @@ def test_all_slots_are_pinned_and_nothing_else(make_config, nle_package, tmp_pat
     assert 0 <= first + size - last < 4096  # a slot ends on a page
     pinned.close()
     assert not cudart.locked
-    runtime.close()
 
 
 def test_memory_that_cannot_be_pinned_is_said_in_a_line_and_stays_as_it_was() -> None:

@@ -9,13 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.envs.replay import Replay
-from polybeast_moe.models import build_policy
 from polybeast_moe.runtime.episode_recorder import EpisodeRecorder
-from polybeast_moe.runtime.inline import InlineRuntime
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def play_again(path: Path) -> int:
@@ -27,11 +22,9 @@ def play_again(path: Path) -> int:
     return int(replay.record["score"])
 
 
-def test_the_best_episodes_of_a_run_play_again(make_config, nle_package, tmp_path: Path) -> None:
+def test_the_best_episodes_of_a_run_play_again(make_config, start_inline, tmp_path: Path) -> None:
     config = make_config("env.max_episode_steps=21", "runtime.unroll=8", "runtime.games_per_group=3")  # ends off slots
-    policy = build_policy(config, None, num_actions=len(ACTIONS))
-    runtime = InlineRuntime(config, policy, nle_package, tmp_path / "games")
-    runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
+    runtime = start_inline(config)
     recorder = EpisodeRecorder(config.env, tmp_path / "replays", 4, pytest.fail)
     everything = EpisodeRecorder(config.env, tmp_path / "all", 10_000, pytest.fail)
     late = EpisodeRecorder(config.env, tmp_path / "late", 10_000, pytest.fail)
@@ -44,7 +37,6 @@ def test_the_best_episodes_of_a_run_play_again(make_config, nle_package, tmp_pat
             late.add(rollouts)  # in the middle of an episode of every game, as after a resumption
         scores += [episode["score"] for rollout in rollouts for episode in rollout.episodes()]
         runtime.give_back(rollouts)
-    runtime.close()
     assert len(scores) > 20
     kept = sorted(map(play_again, (tmp_path / "replays").iterdir()))
     assert kept == sorted(scores)[-4:]
@@ -55,12 +47,10 @@ def test_the_best_episodes_of_a_run_play_again(make_config, nle_package, tmp_pat
     assert len(unseen) == 6  # those under way in the first batch, one of each game
 
 
-def test_a_later_start_keeps_the_best_of_both(make_config, nle_package, tmp_path: Path) -> None:
+def test_a_later_start_keeps_the_best_of_both(make_config, start_inline, tmp_path: Path) -> None:
     config, kept = make_config(), []
     for start in range(2):
-        policy = build_policy(config, None, num_actions=len(ACTIONS))
-        runtime = InlineRuntime(config, policy, nle_package, tmp_path / f"games-{start}", first_episode=start * 1000)
-        runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
+        runtime = start_inline(config, first_episode=start * 1000)
         recorder = EpisodeRecorder(config.env, tmp_path / "replays", 3, pytest.fail)
         scores = list(kept)
         for _ in range(12):
@@ -68,7 +58,6 @@ def test_a_later_start_keeps_the_best_of_both(make_config, nle_package, tmp_path
             recorder.add(rollouts)
             scores += [int(episode["score"]) for rollout in rollouts for episode in rollout.episodes()]
             runtime.give_back(rollouts)
-        runtime.close()
         kept = sorted(int(path.name.split("-")[1]) for path in (tmp_path / "replays").iterdir())
         assert kept == sorted(scores)[-3:]
 
@@ -88,11 +77,9 @@ def test_what_a_dead_actor_had_begun_is_in_no_replay(start_runtime, make_config,
     assert len(list(map(play_again, (tmp_path / "replays").iterdir()))) == episodes > 6
 
 
-def test_under_the_real_clock_and_without_room_nothing_is_kept(make_config, nle_package, tmp_path: Path) -> None:
+def test_under_the_real_clock_and_without_room_nothing_is_kept(make_config, start_inline, tmp_path: Path) -> None:
     config = make_config("env.clock=real")
-    policy = build_policy(config, None, num_actions=len(ACTIONS))
-    runtime = InlineRuntime(config, policy, nle_package, tmp_path / "games")
-    runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
+    runtime = start_inline(config)
     pinned = make_config().env
     (tmp_path / "file").write_text("in the way of a folder")
     said: list[str] = []
@@ -106,7 +93,6 @@ def test_under_the_real_clock_and_without_room_nothing_is_kept(make_config, nle_
         for recorder in recorders:
             recorder.add(rollouts)
         runtime.give_back(rollouts)
-    runtime.close()
     assert not (tmp_path / "replays").exists()
     assert said
     assert all("no replay of an episode of score" in line for line in said)

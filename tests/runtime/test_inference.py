@@ -8,21 +8,16 @@ import pytest
 import torch
 
 from polybeast_moe.envs.engine import ACTIONS
-from polybeast_moe.graph.configured import configured_graph
-from polybeast_moe.models import Observation, Policy, build_policy
+from polybeast_moe.models import Observation, Policy
 from polybeast_moe.runtime.inference import Answer, BucketedInference, bucket_sizes, compiled, make_infer
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 GAMES = 3
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def policy(make_config) -> Policy:
-    config = make_config("graph.enabled=true", "graph.deduplicate=false", "policy.lstm=4")
-    torch.manual_seed(0)
-    made = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
+def policy(make_config, make_policy) -> Policy:
+    made = make_policy(make_config("graph.enabled=true", "graph.deduplicate=false", "policy.lstm=4"))
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.2)
     return made

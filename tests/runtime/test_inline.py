@@ -2,85 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
+from counting_policy import CountingPolicy
+from written import Fields, written
 
 from polybeast_moe.config import RunConfig
-from polybeast_moe.config_files import resolve_data_file
 from polybeast_moe.envs.engine import ACTIONS
-from polybeast_moe.graph import load_graph
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import ControllerState, Counters, advance
-from polybeast_moe.models import build_policy
-from polybeast_moe.models.interface import Observation, PolicyOutput
+from polybeast_moe.models.interface import PolicyOutput
 from polybeast_moe.runtime.inline import InlineRuntime
 from polybeast_moe.runtime.rollouts import Batch, make_batch
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 
-A, E = len(ACTIONS), 4
+class NotingPolicy(CountingPolicy):
+    """Every call is noted; `after` may do something then."""
 
-
-class CountingPolicy(nn.Module):
-    """Recurrent state counts the steps of each game's episode; every call is noted; `after` may do something then."""
-
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, config: RunConfig, graph: None, *, num_actions: int) -> None:
+        super().__init__(config, graph, num_actions=num_actions)
         self.calls: list[tuple[str, float, int]] = []
-        self.after = lambda calls: None
+        self.after: Callable[[int], None] = lambda calls: None
 
-    def initial_state(self, batch: int) -> Tensor:
-        return torch.zeros(batch, 1)
-
-    def infer(self, observation: Observation, state: Tensor, *, routing, temperature, first, weights_version):
+    def infer(self, observation, state=None, *, routing, temperature, first, weights_version) -> PolicyOutput:
         self.calls.append((routing, temperature, weights_version))
-        rows = len(first)
-        alpha = torch.full((rows, E), 1 / E)
-        state = torch.where(first[:, None], 0.0, state) + 1
+        with torch.no_grad():
+            output = super().infer(observation, state, first=first)
         self.after(len(self.calls))
-        return PolicyOutput(
-            logits=torch.zeros(rows, A),
-            value=torch.zeros(rows),
-            alpha=alpha,
-            router_scores=alpha,
-            alpha_entropy=torch.zeros(rows),
-            expert_logits=torch.zeros(rows, E, A),
-            state=state,
-            states=None,
-        )
+        return output
 
 
 @pytest.fixture
-def start(nle_package, tmp_path):
-    """Makes runtimes, each with a folder of its own, and closes them."""
-    made: list[InlineRuntime] = []
-
-    def make(config: RunConfig, policy, **options: int) -> InlineRuntime:
-        directory = tmp_path / f"games-{len(made)}"
-        directory.mkdir()
-        runtime = InlineRuntime(config, policy, nle_package, directory, **options)
-        runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
-        made.append(runtime)
-        return runtime
-
-    yield make
-    for runtime in made:
-        runtime.close()
+def noting(make_config) -> NotingPolicy:
+    return NotingPolicy(make_config(), None, num_actions=len(ACTIONS))
 
 
-def policy_of(config: RunConfig) -> nn.Module:
-    torch.manual_seed(config.seed)
-    graph = load_graph(resolve_data_file(config.graph.file)) if config.graph.enabled else None
-    return build_policy(config, graph, num_actions=A)
-
-
-def collect(runtime: InlineRuntime) -> list[dict[str, Tensor]]:
+def collect(runtime: InlineRuntime) -> list[Fields]:
     """Copies a batch of rollouts and gives the slots back."""
     rollouts = runtime.collect()
-    copies = [{name: tensor.clone() for name, tensor in rollout.fields.items()} for rollout in rollouts]
+    copies = [written(rollout) for rollout in rollouts]
     runtime.give_back(rollouts)
     return copies
 
@@ -88,8 +51,8 @@ def collect(runtime: InlineRuntime) -> list[dict[str, Tensor]]:
 OBSERVED = ("glyph_crop", "blstats", "message", "conditions", "previous_action", "first")
 
 
-def test_a_groups_slots_join_up_from_batch_to_batch(make_config, start) -> None:
-    runtime = start(make_config("learner.slots_per_batch=4"), CountingPolicy())
+def test_a_groups_slots_join_up_from_batch_to_batch(make_config, start_inline, noting) -> None:
+    runtime = start_inline(make_config("learner.slots_per_batch=4"), noting)
     before = None
     for _ in range(4):
         batch = collect(runtime)
@@ -101,9 +64,9 @@ def test_a_groups_slots_join_up_from_batch_to_batch(make_config, start) -> None:
         before = batch[-4:]
 
 
-def test_recurrent_state_is_that_of_the_game_and_goes_on_over_slots(make_config, start) -> None:
+def test_recurrent_state_is_that_of_the_game_and_goes_on_over_slots(make_config, start_inline, noting) -> None:
     """The initial state of a slot counts the steps since the episode began, if it began before the slot."""
-    runtime = start(make_config("env.max_episode_steps=11"), CountingPolicy())
+    runtime = start_inline(make_config("env.max_episode_steps=11"), noting)
     counts = [torch.zeros(3), torch.zeros(3)]
     for _ in range(6):
         for group, slot in enumerate(collect(runtime)):
@@ -113,30 +76,29 @@ def test_recurrent_state_is_that_of_the_game_and_goes_on_over_slots(make_config,
     assert max(count.max() for count in counts) <= 11
 
 
-def test_every_step_holds_what_was_in_force_when_it_was_inferred(make_config, start) -> None:
+def test_every_step_holds_what_was_in_force_when_it_was_inferred(make_config, start_inline, noting) -> None:
     """Settings that change between two inferences, in the middle of a slot, reach the very next one."""
-    policy = CountingPolicy()
-    runtime = start(make_config("runtime.groups=1", "learner.slots_per_batch=1"), policy)
+    runtime = start_inline(make_config("runtime.groups=1", "learner.slots_per_batch=1"), noting)
     runtime.set_control(phase=2, routing="softmax", temperature=0.7, policy_version=11)
 
     def change(calls: int) -> None:
         if calls == 3:
             runtime.set_control(phase=3, routing="sparsemax", temperature=0.1 + 0.2, policy_version=12)
 
-    policy.after = change
+    noting.after = change
     [slot] = collect(runtime)
     assert slot["phase"].tolist() == [2] * 3 + [3] * 5
     assert slot["routing"].tolist() == [0] * 3 + [1] * 5
     assert slot["temperature"].tolist() == [0.7] * 3 + [0.1 + 0.2] * 5  # in double precision
     assert slot["policy_version"].tolist() == [11] * 3 + [12] * 5
-    assert policy.calls == [("softmax", 0.7, 11)] * 3 + [("sparsemax", 0.1 + 0.2, 12)] * 5
+    assert noting.calls == [("softmax", 0.7, 11)] * 3 + [("sparsemax", 0.1 + 0.2, 12)] * 5
 
 
-def test_the_learner_reads_what_the_policy_said(make_config, start) -> None:
+def test_the_learner_reads_what_the_policy_said(make_config, start_inline, make_policy) -> None:
     """The learner's pass over a batch, from its initial states and first flags, gives the behaviour's logits again."""
     config = make_config("env.max_episode_steps=13", "policy.lstm=8", "graph.enabled=true", "runtime.unroll=16")
-    policy = policy_of(config)
-    runtime = start(config, policy)
+    policy = make_policy(config)
+    runtime = start_inline(config, policy)
     runtime.set_control(phase=0, routing="sparsemax", temperature=0.5, policy_version=0)
     ended = 0
     for _ in range(3):
@@ -156,11 +118,11 @@ def test_the_learner_reads_what_the_policy_said(make_config, start) -> None:
     assert ended > 0, "the test says nothing of states at a new episode"
 
 
-def test_inline_data_are_on_policy(make_config, start) -> None:
+def test_inline_data_are_on_policy(make_config, start_inline, make_policy) -> None:
     config = make_config("graph.enabled=true")
-    policy = policy_of(config)
+    policy = make_policy(config)
     learner = Learner(policy, config.learner)
-    runtime = start(config, policy)
+    runtime = start_inline(config, policy)
     _, settings, _ = advance(config.phases, ControllerState(), Counters(), {})
     for update in range(3):
         runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=update)
@@ -173,58 +135,45 @@ def test_inline_data_are_on_policy(make_config, start) -> None:
         assert figures["behaviour_kl"] == pytest.approx(0, abs=1e-6)
 
 
-def test_actions_are_drawn_from_the_policy(make_config, start) -> None:
-    class Certain(CountingPolicy):
-        def infer(self, *args, **options):
-            output = super().infer(*args, **options)
-            logits = output.logits.clone()
-            logits[:, [3, 7]] = 30.0
-            return output._replace(logits=logits)
-
-    slots = collect(start(make_config(), Certain()))
+def test_actions_are_drawn_from_the_policy(make_config, start_inline, noting) -> None:
+    with torch.no_grad():
+        noting.logits[[3, 7]] = 30.0
+    slots = collect(start_inline(make_config(), noting))
     actions = torch.cat([slot["action"].flatten() for slot in slots])
     assert set(actions.tolist()) == {3, 7}
 
 
-def everything(slots: list[dict[str, Tensor]]) -> list[Tensor]:
-    """Fields without rows that were never written: lists are as long as their counts say."""
-    for slot in slots:
-        for kind in ("final", "record"):
-            for name in [name for name in slot if name.startswith(kind) and name != f"{kind}_count"]:
-                slot[name] = slot[name][: int(slot[f"{kind}_count"])]
-    return [tensor for slot in slots for tensor in slot.values()]
+def same(one: list[Fields], other: list[Fields]) -> bool:
+    pairs = list(zip(one, other, strict=True))
+    return all(torch.equal(a[name], b[name]) for a, b in pairs for name in a.keys() | b.keys())
 
 
-def test_a_run_is_a_function_of_its_seed(make_config, start) -> None:
-    def play(seed: int) -> list[Tensor]:
-        config = make_config(f"seed={seed}")
-        runtime = start(config, policy_of(make_config()))
-        return [tensor for _ in range(5) for tensor in everything(collect(runtime))]
+def test_a_run_is_a_function_of_its_seed(make_config, start_inline, make_policy) -> None:
+    def play(seed: int) -> list[Fields]:
+        runtime = start_inline(make_config(f"seed={seed}"), make_policy(make_config()))
+        return [slot for _ in range(5) for slot in collect(runtime)]
 
-    first, again, other = play(1), play(1), play(2)
-    assert all(torch.equal(one, two) for one, two in zip(first, again, strict=True))
-    assert not all(torch.equal(one, two) for one, two in zip(first, other, strict=True))
+    first = play(1)
+    assert same(play(1), first)
+    assert not same(play(2), first)
 
 
-def test_games_differ_from_each_other(make_config, start) -> None:
-    slots = collect(start(make_config(), CountingPolicy()))
+def test_games_differ_from_each_other(make_config, start_inline, noting) -> None:
+    slots = collect(start_inline(make_config(), noting))
     screens = torch.cat([slot["blstats"][0, :, 3:9] for slot in slots])  # the heroes' six attributes
     assert len({tuple(row) for row in screens.tolist()}) > 3
 
 
-def test_an_interrupted_collect_gives_nothing_and_loses_nothing(make_config, start) -> None:
-    policy = CountingPolicy()
-    runtime, whole = start(make_config(), policy), start(make_config(), CountingPolicy())
+def test_an_interrupted_collect_gives_nothing_and_loses_nothing(make_config, start_inline, noting) -> None:
+    runtime, whole = start_inline(make_config(), noting), start_inline(make_config(), noting)
     stopping = iter([False] * 4 + [True])
     assert runtime.collect(lambda: next(stopping)) is None
-    assert 0 < len(policy.calls) < 8
-    assert all(
-        torch.equal(one, two) for one, two in zip(everything(collect(runtime)), everything(collect(whole)), strict=True)
-    )
+    assert 0 < len(noting.calls) < 8
+    assert same(collect(runtime), collect(whole))
 
 
-def test_rollouts_that_are_not_given_back_are_an_error_not_a_hang(make_config, start) -> None:
-    runtime = start(make_config(), CountingPolicy())
+def test_rollouts_that_are_not_given_back_are_an_error_not_a_hang(make_config, start_inline, noting) -> None:
+    runtime = start_inline(make_config(), noting)
     rollouts = runtime.collect()
     with pytest.raises(RuntimeError, match="not given back"):
         runtime.collect()
@@ -234,12 +183,14 @@ def test_rollouts_that_are_not_given_back_are_an_error_not_a_hang(make_config, s
     assert len(runtime.collect()) == 2
 
 
-def test_time_is_added_up_and_closing_removes_the_games_files(make_config, nle_package, tmp_path: Path) -> None:
-    runtime = InlineRuntime(make_config(), CountingPolicy(), nle_package, tmp_path / "games")
-    runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
+def test_time_is_added_up_and_closing_removes_the_games_files(
+    make_config, start_inline, noting, tmp_path: Path
+) -> None:
+    runtime = start_inline(make_config(), noting)
     runtime.give_back(runtime.collect())
-    assert len(list((tmp_path / "games").iterdir())) == 6
+    [games] = tmp_path.iterdir()
+    assert len(list(games.iterdir())) == 6
     assert min(runtime.busy_seconds().values()) > 0
     assert runtime.fatal_games == 0
     runtime.close()
-    assert not list((tmp_path / "games").iterdir())
+    assert not list(games.iterdir())

@@ -11,14 +11,8 @@ import torch
 from torch import Tensor
 
 from polybeast_moe import _C
-from polybeast_moe.envs.engine import ACTIONS
-from polybeast_moe.graph.configured import configured_graph
-from polybeast_moe.models import build_policy
-from polybeast_moe.runtime.inline import InlineRuntime
 from polybeast_moe.runtime.loading import Feed, batch_on, make_feed, tensors
 from polybeast_moe.runtime.rollouts import Batch, make_batch
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Script:
@@ -114,17 +108,13 @@ def test_slots_of_real_actors_go_round(start_runtime) -> None:
 
 
 @pytest.fixture
-def rollouts(make_config, nle_package, tmp_path):
+def rollouts(make_config, make_policy, start_inline):
     """Real rollouts in which games were truncated, and a policy with a graph."""
     config = make_config("graph.enabled=true", "env.max_episode_steps=5")
-    policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
-    runtime = InlineRuntime(config, policy, nle_package, tmp_path)
-    runtime.set_control(phase=0, routing="softmax", temperature=1.0, policy_version=0)
-    collected = runtime.collect()
-    assert collected is not None
+    policy = make_policy(config)
+    collected = start_inline(config, policy).collect()
     assert sum(rollout.finals for rollout in collected) > 0
-    yield collected, policy
-    runtime.close()
+    return collected, policy
 
 
 def test_a_batch_put_together_on_a_device_is_the_same_with_its_plans(rollouts) -> None:

@@ -1,9 +1,12 @@
-"""Signals become a flag; the second one acts as it did before."""
+"""Signals become a flag, and the second one acts as it did before; what torch frees stays with the process."""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -25,7 +28,17 @@ def test_the_first_signal_is_noted_and_handlers_are_put_back(number: signal.Sign
     assert [signal.getsignal(each) for each in SIGNALS] == before
 
 
-def test_a_key_that_bounces_asks_once_and_a_later_interrupt_is_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts Python; a shell has it ignored by what runs in its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_key_that_bounces_asks_once_and_a_later_interrupt_is_not_held_back(
+    monkeypatch: pytest.MonkeyPatch, interruptible: None
+) -> None:
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     with StopRequests() as stop:
@@ -46,9 +59,30 @@ def test_without_a_signal_everything_is_as_it_was() -> None:
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_tuning_the_allocator_is_harmless_twice() -> None:
+FREED = """
+import ctypes, sys
+from polybeast_moe.runtime.process import keep_freed_memory
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+for _ in range(int(sys.argv[1])):
     keep_freed_memory()
-    keep_freed_memory()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+block = libc.malloc(ctypes.c_size_t(64 << 20))
+ctypes.memset(block, 1, 64 << 20)
+before = resident()
+libc.free(ctypes.c_void_p(block))
+print(before - resident())
+"""
+
+
+@pytest.mark.parametrize(("calls", "given_back"), [(0, True), (1, False), (2, False)])
+def test_a_large_block_that_is_freed_stays_with_the_process(calls: int, given_back: bool) -> None:
+    """So that the next update finds its pages; without it the C library gives them back at once."""
+    done = subprocess.run([sys.executable, "-c", FREED, str(calls)], capture_output=True, text=True, check=True)
+    assert (int(done.stdout) > 32 << 20) == given_back
 
 
 def test_an_older_allocator_gets_the_most_that_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:

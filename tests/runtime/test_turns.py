@@ -8,8 +8,6 @@ from polybeast_moe import _C
 from polybeast_moe.envs.engine import game_settings
 from polybeast_moe.runtime.rollouts import Rollout, rollout_layout
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 GROUP = _C.OWNER_FIRST_GROUP
 
 

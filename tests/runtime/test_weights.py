@@ -13,8 +13,6 @@ from torch import nn
 
 from polybeast_moe.runtime.weights import SharedWeights
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Mixed(nn.Module):
     """Parameters and buffers of several types and sizes, an empty one and a single number among them."""

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import BENCHMARKS, carried_out, ends_well, imported
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture
-def soak(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    import soak
-
-    return soak
+def soak(monkeypatch: pytest.MonkeyPatch):
+    for modules in imported(monkeypatch, "soak"):
+        yield modules.soak
 
 
 def test_a_short_soak_sees_every_process_and_no_unexpected_death(tiny_file: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "soak.py"), "--minutes", "0.3", "--every", "1", "--kills", "1"]
-    command += ["--config", str(tiny_file), "--json", str(tmp_path / "soak.json"), "runtime.mode=asynchronous"]
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert result.returncode == 0, result.stdout + result.stderr
+    options = ["--minutes", 0.2, "--every", 1, "--kills", 1, "--config", tiny_file, "--json", tmp_path / "soak.json"]
+    ends_well(carried_out(tmp_path, BENCHMARKS / "soak.py", *options, "runtime.mode=asynchronous"))
     found = json.loads((tmp_path / "soak.json").read_text())
     assert found["figures"]["unexpected_restarts"] == 0
     assert [death["process"] for death in found["kills"]] == ["pbm-actor-0.0"]
