@@ -21,10 +21,11 @@ step() { # NAME COMMAND...: silent as long as it goes well
     fi
 }
 copy_tracked() { git -C "$repository" ls-files -z | tar -C "$repository" --null -T - -c | tar -C "$place/source" -x; }
-carries_notices() {
-    python -m zipfile -l "$place/dist/$wheel" | grep -oE 'licenses/[^ ]+' | sort | diff - <(cd "$repository" &&
-        printf 'licenses/%s\n' LICENSE THIRD_PARTY.md licenses/*)
-}
+carries_licences() (
+    cd "$repository"
+    diff <(printf 'licenses/%s\n' LICENSE THIRD_PARTY.md licenses/*) \
+        <(.venv/bin/python -m zipfile -l "$place/dist/$wheel" | grep -oE 'licenses/[^ ]+' | LC_ALL=C sort)
+)
 installed() { (cd "$place/elsewhere" && HOME=$place/home "$place/venv/bin/$1" "${@:2}"); }
 comes_from_the_wheel() { installed python -c 'import polybeast_moe._C as c; print(c.__file__)' | grep "^$place/venv/"; }
 two_processes="from polybeast_moe.envs import NetHackVectorEnv
@@ -37,6 +38,7 @@ nothing_is_left() { ls -A "$TMPDIR" && [ -z "$(ls -A "$TMPDIR")" ]; }
 step "copy what git tracks" copy_tracked
 step "build" "$repository/.venv/bin/python" -m build --outdir "$place/dist" "$place/source"
 wheel=$(basename "$place"/dist/*.whl)
+step "look for its licences" carries_licences
 step "make an environment" "$repository/.venv/bin/python" -m venv "$place/venv"
 step "install $wheel" "$place/venv/bin/pip" install --no-compile "$place/dist/$wheel"
 step "import" comes_from_the_wheel
