@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -125,6 +127,16 @@ def test_a_slot_that_does_not_exist_is_refused() -> None:
         region.slot(2)
     with pytest.raises(ValueError, match="at least one slot"):
         _C.Region(_C.RolloutLayout(**SHAPE), 0)
+
+
+def test_what_is_no_region_is_not_attached() -> None:
+    with pytest.raises(OSError, match="not open"):
+        _C.Region.attach(10_000)
+    with tempfile.TemporaryFile() as file:
+        for size in (64, 1 << 20):
+            file.truncate(size)
+            with pytest.raises(RuntimeError, match="not a shared region"):
+                _C.Region.attach(file.fileno())
 
 
 OWNERS = st.sampled_from([_C.OWNER_FREE, _C.OWNER_DELIVERED, _C.OWNER_LEARNER, _C.OWNER_FIRST_GROUP, 1000])
