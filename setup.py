@@ -27,7 +27,7 @@ extension = Pybind11Extension(
     cxx_std=20,
     extra_compile_args=flags,
     extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
-    depends=sorted(str(path) for path in Path("csrc").rglob("*.h")),
+    depends=[*sorted(str(path) for path in Path("csrc").rglob("*.h")), *PROGRAMS.values()],  # also what an sdist holds
 )
 
 
@@ -61,6 +61,7 @@ class BuildExtensionAndPrograms(build_ext):
                 [main, *shared],
                 program,
                 output_dir=str(Path(self.get_ext_fullpath("polybeast_moe._C")).parent),
+                libraries=["dl"],  # where the C library is older than 2.34
                 target_lang="c++",
                 extra_postargs=extension.extra_link_args,
             )

@@ -5,7 +5,7 @@
 #include <pybind11/stl/filesystem.h>
 
 #include "nethack/game.h"
-#include "nethack/library.h"
+#include "nethack/library_file.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -66,9 +66,7 @@ GameSettings game_settings(std::string library, std::string data_directory, std:
 void bind_nethack(py::module_& m) {
   py::register_exception<pbm::nethack::FatalGameError>(m, "FatalGameError", PyExc_RuntimeError);
   py::class_<LibraryFile, std::shared_ptr<LibraryFile>>(m, "LibraryFile")
-      .def(py::init(
-               [](const std::string& path) { return std::const_pointer_cast<LibraryFile>(LibraryFile::open(path)); }),
-           "path"_a)
+      .def(py::init<const std::string&>(), "path"_a)
       .def_property_readonly("direct_calls", &LibraryFile::direct_calls);
   py::class_<GameSettings>(m, "GameSettings")
       .def(py::init(&game_settings), py::kw_only(), "library"_a, "data_directory"_a, "options"_a, "keys"_a,
@@ -90,7 +88,7 @@ void bind_nethack(py::module_& m) {
           },
           "core"_a, "disp"_a, "lgen"_a = py::none())
       .def("step",
-           [](Game& game, int action) {
+           [](Game& game, std::int64_t action) {
              const auto result = game.step(action);
              return py::make_tuple(result.reward, result.terminated, result.truncated);
            })

@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "shm/futex.h"
+
 namespace pbm::actor {
 namespace {
 
@@ -15,7 +17,7 @@ constexpr int kLongestSleep = 200;  // ms: a bell that was lost with a dying pro
 Actor::Actor(shm::Region& region, std::size_t index, const std::filesystem::path& directory,
              std::uint64_t first_episode, std::size_t keep_actions)
     : region_(region), index_(index) {
-  const auto library = nethack::LibraryFile::open(region.game().library);
+  const auto library = std::make_shared<const nethack::LibraryFile>(region.game().library);
   const std::size_t games = region.spec().rollout.games;
   for (std::size_t i = 0; i < region.spec().groups_per_actor; ++i) {
     const std::size_t number = index * region.spec().groups_per_actor + i;
@@ -64,7 +66,7 @@ void Actor::run() {
 
 bool Actor::advance(Seat& seat) {
   if (shm::load(region_.group(seat.number)).whose != shm::Whose::kActor) return false;
-  const shm::Owner me = shm::group_owner(static_cast<std::uint16_t>(seat.number));
+  const shm::Owner me = shm::group_owner(seat.number);
   if (seat.slot) {
     std::uint8_t* slot = region_.slot(*seat.slot);
     seat.group.step(slot, seat.step);

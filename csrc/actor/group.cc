@@ -5,6 +5,9 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "fingerprint.h"
+#include "nethack/tables.h"
+
 namespace pbm::actor {
 namespace {
 
@@ -12,8 +15,7 @@ using nethack::Game;
 using nethack::kColumns;
 using nethack::kRows;
 
-constexpr int kFatal = -2;          // how_done of an episode that NetHack itself gave up
-constexpr int kStartAttempts = 16;  // seeds to try before a group gives up on starting a game
+constexpr auto kBeyondMap = static_cast<std::int16_t>(nethack::tables::kNoGlyph);
 
 std::uint64_t splitmix64(std::uint64_t x) noexcept {
   x += 0x9e3779b97f4a7c15ULL;
@@ -30,26 +32,19 @@ double entropy(const float* alpha, std::size_t experts) noexcept {
   return total;
 }
 
-// FNV-1a, 64 bit: a fingerprint, not a defence.
-template <typename T>
-void mix(std::uint64_t& hash, const T* values, std::size_t count) noexcept {
-  const auto* bytes = reinterpret_cast<const unsigned char*>(values);
-  for (std::size_t i = 0; i < count * sizeof(T); ++i) hash = (hash ^ bytes[i]) * 0x100000001b3ULL;
-}
-
 std::uint64_t fingerprint(const Game& game) noexcept {
   const nethack::ObservationBuffers& seen = game.observation();
   const nethack::EpisodeRecord& episode = game.episode();
-  std::uint64_t hash = 0xcbf29ce484222325ULL;
-  mix(hash, seen.glyphs.data(), seen.glyphs.size());
-  mix(hash, seen.blstats.data(), seen.blstats.size());
-  mix(hash, seen.message.data(), seen.message.size());
-  mix(hash, seen.inv_glyphs.data(), seen.inv_glyphs.size());
-  mix(hash, &episode.score, 1);
-  mix(hash, &episode.turns, 1);
-  mix(hash, &episode.length, 1);
-  mix(hash, &episode.episode_return, 1);
-  return hash;
+  Fingerprint all;
+  all.add(seen.glyphs.data(), seen.glyphs.size());
+  all.add(seen.blstats.data(), seen.blstats.size());
+  all.add(seen.message.data(), seen.message.size());
+  all.add(seen.inv_glyphs.data(), seen.inv_glyphs.size());
+  all.add(&episode.score, 1);
+  all.add(&episode.turns, 1);
+  all.add(&episode.length, 1);
+  all.add(&episode.episode_return, 1);
+  return all.value();
 }
 
 // A row is what follows the leading dimensions: (t, k) has two, an entry of a list one.
@@ -74,7 +69,7 @@ void see_stairs(const nethack::Game& game, nethack::StairsMemory& memory) {
   nethack::evaluate_conditions(view_of(game.observation()), unused.data(), &memory);
 }
 
-// The square of side `side` around (x, y); squares beyond the map hold kMaxGlyph.
+// The square of side `side` around (x, y); squares beyond the map hold kBeyondMap.
 void cut_crop(const std::int16_t* glyphs, long x, long y, std::size_t side, std::int16_t* crop) {
   const long half = static_cast<long>(side / 2), width = static_cast<long>(side);
   const long left = x - half;
@@ -82,12 +77,12 @@ void cut_crop(const std::int16_t* glyphs, long x, long y, std::size_t side, std:
   for (long r = 0; r < width; ++r, crop += side) {
     const long map_row = y - half + r;
     if (map_row < 0 || map_row >= kRows || from >= to) {
-      std::fill_n(crop, side, nethack::kMaxGlyph);
+      std::fill_n(crop, side, kBeyondMap);
       continue;
     }
-    std::fill(crop, crop + from, nethack::kMaxGlyph);
+    std::fill(crop, crop + from, kBeyondMap);
     std::copy(glyphs + map_row * kColumns + left + from, glyphs + map_row * kColumns + left + to, crop + from);
-    std::fill(crop + to, crop + width, nethack::kMaxGlyph);
+    std::fill(crop + to, crop + width, kBeyondMap);
   }
 }
 
@@ -218,7 +213,6 @@ nethack::StepResult Group::play(Player& player, std::int32_t action) {
   } catch (const nethack::FatalGameError& error) {
     ++fatal_games_;
     last_fatal_reason_ = error.what();
-    player.game->fail(kFatal);
     if (player.reward_terms) player.reward_terms->fill(0.0);
     return {.reward = 0.0, .terminated = true, .truncated = false};
   }
@@ -235,7 +229,7 @@ void Group::start_episode(Player& player) {
     } catch (const nethack::FatalGameError& error) {
       ++fatal_games_;
       last_fatal_reason_ = error.what();
-      if (attempt + 1 == kStartAttempts) throw;
+      if (attempt + 1 == nethack::kStartAttempts) throw;
     }
   }
   player.alpha_entropy_sum = 0.0;
@@ -306,8 +300,8 @@ bool Group::replay(Player& player, const Standing& standing) {
 void Group::write_observation(std::uint8_t* slot, const ObservationColumns& columns, std::size_t index,
                               Player& player) const {
   const nethack::ObservationBuffers& seen = player.game->observation();
-  cut_crop(seen.glyphs.data(), seen.blstats[nethack::blstat::kX], seen.blstats[nethack::blstat::kY], shape_.crop,
-           row<std::int16_t>(slot, columns.glyph_crop, index));
+  cut_crop(seen.glyphs.data(), seen.blstats[nethack::tables::NLE_BL_X], seen.blstats[nethack::tables::NLE_BL_Y],
+           shape_.crop, row<std::int16_t>(slot, columns.glyph_crop, index));
   if (shape_.store_glyphs) {
     std::memcpy(row<std::int16_t>(slot, columns.glyphs, index), seen.glyphs.data(), sizeof seen.glyphs);
   }
