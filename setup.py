@@ -28,7 +28,7 @@ extension = Pybind11Extension(
     extra_compile_args=flags,
     libraries=["dl", "pthread"],  # parts of libc itself only since glibc 2.34
     extra_link_args=[f"-fsanitize={sanitize}"] if sanitize else [],
-    depends=sorted(str(path) for path in Path("csrc").rglob("*.h")),
+    depends=[*sorted(str(path) for path in Path("csrc").rglob("*.h")), *PROGRAMS.values()],  # also what an sdist holds
 )
 
 

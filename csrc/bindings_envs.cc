@@ -46,7 +46,7 @@ std::vector<std::string> take_errors(const Block& block) {
   for (std::size_t i = 0; i < block.spec().processes; ++i) {
     auto& text = block.worker(i).error;
     errors.emplace_back(text.data());
-    text[0] = 0;
+    text[0] = '\0';
   }
   return errors;
 }

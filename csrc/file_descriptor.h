@@ -5,12 +5,16 @@
 
 #include <utility>
 
+#include "system_call.h"
+
 namespace pbm {
 
 class FileDescriptor {
  public:
-  FileDescriptor() = default;
-  explicit FileDescriptor(int fd) noexcept : fd_(fd) {}
+  // Owns what a system call returned; throws std::system_error when it failed.
+  FileDescriptor(int fd, const char* what) : fd_(fd) {
+    if (fd < 0) throw_errno(what);
+  }
   FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   FileDescriptor& operator=(FileDescriptor&& other) noexcept {
     std::swap(fd_, other.fd_);
@@ -23,7 +27,7 @@ class FileDescriptor {
   int get() const noexcept { return fd_; }
 
  private:
-  int fd_ = -1;
+  int fd_;
 };
 
 }  // namespace pbm

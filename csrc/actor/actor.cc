@@ -1,9 +1,10 @@
 #include "actor/actor.h"
 
-#include <algorithm>
 #include <chrono>
 #include <stdexcept>
-#include <string>
+
+#include "shm/futex.h"
+#include "text.h"
 
 namespace pbm::actor {
 namespace {
@@ -15,7 +16,7 @@ constexpr int kLongestSleep = 200;  // ms: a bell that was lost with a dying pro
 Actor::Actor(shm::Region& region, std::size_t index, const std::filesystem::path& directory,
              std::uint64_t first_episode, std::size_t keep_actions)
     : region_(region), index_(index) {
-  const auto library = nethack::LibraryFile::open(region.game().library);
+  const auto library = std::make_shared<const nethack::LibraryFile>(region.game().library);
   const std::size_t games = region.spec().rollout.games;
   for (std::size_t i = 0; i < region.spec().groups_per_actor; ++i) {
     const std::size_t number = index * region.spec().groups_per_actor + i;
@@ -52,7 +53,7 @@ bool Actor::run_once() {
 }
 
 void Actor::run() {
-  shm::ControlBlock& control = region_.control();
+  const shm::ControlBlock& control = region_.control();
   shm::ActorBlock& block = region_.actor(index_);
   for (;;) {
     const std::uint32_t seen = block.bell.load(std::memory_order_acquire);
@@ -63,14 +64,15 @@ void Actor::run() {
 }
 
 bool Actor::advance(Seat& seat) {
-  if (shm::load(region_.group(seat.number)).whose != shm::Whose::kActor) return false;
-  const shm::Owner me = shm::group_owner(static_cast<std::uint16_t>(seat.number));
+  const shm::Turn turn = shm::load(region_.group(seat.number));
+  // Of another generation: somebody else plays this group, after this actor was taken for dead.
+  if (turn.whose != shm::Whose::kActor || turn.generation != seat.generation) return false;
+  const shm::Owner me = shm::group_owner(seat.number);
   if (seat.slot) {
     std::uint8_t* slot = region_.slot(*seat.slot);
     seat.group.step(slot, seat.step);
     ++seat.step;
     report(seat);
-    seat.fatal_games_told = seat.group.fatal_games();
     if (seat.step < region_.spec().rollout.unroll) {
       ask(seat);
       return true;
@@ -87,15 +89,15 @@ bool Actor::advance(Seat& seat) {
   return true;
 }
 
-void Actor::report(const Seat& seat) {
+void Actor::report(Seat& seat) {
   shm::ActorBlock& block = region_.actor(index_);
   block.heartbeat.fetch_add(1, std::memory_order_relaxed);
   const std::uint64_t fatal = seat.group.fatal_games();
   if (fatal == seat.fatal_games_told) return;
-  block.fatal_games.fetch_add(static_cast<std::uint32_t>(fatal - seat.fatal_games_told), std::memory_order_relaxed);
-  const std::string& reason = seat.group.last_fatal_reason();
-  const std::size_t length = reason.copy(block.last_fatal_reason.data(), block.last_fatal_reason.size() - 1);
-  block.last_fatal_reason[length] = 0;
+  copy_beginning(block.last_fatal_reason, seat.group.last_fatal_reason());
+  // Last: who sees the count can read the reason.
+  block.fatal_games.fetch_add(static_cast<std::uint32_t>(fatal - seat.fatal_games_told), std::memory_order_release);
+  seat.fatal_games_told = fatal;
 }
 
 void Actor::ask(Seat& seat) {

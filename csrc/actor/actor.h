@@ -1,9 +1,9 @@
 // An actor: steps its groups of games in turn, each whenever its actions have come, and fills rollout slots.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
-#include <memory>
 #include <optional>
 #include <vector>
 
@@ -14,12 +14,13 @@ namespace pbm::actor {
 
 class Actor {
  public:
-  // Plays the groups of actor `index`. `first_episode` numbers its games' next episodes; an actor that replaces a dead
-  // one begins beyond what that one can have played. Their files go under `directory`. `keep_actions`: see Group.
+  // Plays the groups of actor `index` of `region`, which outlives this. `first_episode` numbers its games' next
+  // episodes; an actor that replaces a dead one begins beyond what that one can have played. Their files go under
+  // `directory`. `keep_actions`: see Group.
   Actor(shm::Region& region, std::size_t index, const std::filesystem::path& directory, std::uint64_t first_episode,
         std::size_t keep_actions = 0);
 
-  // Where the games of each group stand, and back there before the first step; see Group.
+  // Where the games of each group stand, [groups][games], and back there before the first step; see Group.
   std::vector<std::vector<Standing>> standing() const;
   std::size_t restore(const std::vector<std::vector<Standing>>& standing);
 
@@ -41,7 +42,7 @@ class Actor {
 
   bool advance(Seat& seat);
   void ask(Seat& seat);
-  void report(const Seat& seat);
+  void report(Seat& seat);
 
   shm::Region& region_;
   std::size_t index_;

@@ -9,9 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "file_descriptor.h"
 #include "nethack/game.h"
 #include "nethack/observation.h"
+#include "shm/shared_memory.h"
+#include "sizes.h"
 
 namespace pbm::envs {
 
@@ -22,7 +23,7 @@ struct Field {
   std::string name;
   std::string dtype;               // numpy's name
   std::vector<std::size_t> shape;  // games first
-  std::size_t offset;
+  std::size_t offset;              // bytes from the block's start
 };
 
 struct BlockSpec {
@@ -33,61 +34,75 @@ struct BlockSpec {
 };
 
 // One process that plays games for another.
-struct alignas(64) WorkerWords {
+struct alignas(kCacheLine) WorkerWords {
   std::atomic<std::uint32_t> finished{0};  // the last order that it has carried out
   std::array<char, 512> error{};           // why it could not, empty when it could
 };
 
-struct alignas(64) OrderWords {
-  alignas(64) std::atomic<std::uint32_t> order{0};     // counts up; workers wait for it to change
-  alignas(64) std::atomic<std::uint32_t> finished{0};  // changes when all have carried out the order
-  alignas(64) std::atomic<std::uint32_t> stopped{0};
+struct alignas(kCacheLine) OrderWords {
+  alignas(kCacheLine) std::atomic<std::uint32_t> order{0};     // counts up; workers wait for it to change
+  alignas(kCacheLine) std::atomic<std::uint32_t> finished{0};  // changes when all have carried out the order
+  alignas(kCacheLine) std::atomic<std::uint32_t> stopped{0};
 };
 
-inline constexpr std::size_t kReasonSize = 160;
+inline constexpr std::size_t kReasonSize = 160;  // bytes of a row of fatal_reason
+
+// Where a block's parts lie: its header, the words of its workers, then the fields.
+class BlockLayout {
+ public:
+  // Throws std::invalid_argument for no games or more processes than games.
+  explicit BlockLayout(const BlockSpec& spec);
+
+  std::size_t workers;  // bytes from the block's start
+  std::size_t bytes;    // of the whole block
+  std::vector<Field> fields;
+
+ private:
+  void add(const std::string& name, const std::string& dtype, std::size_t item_bytes,
+           std::vector<std::size_t> shape = {});
+  void add_orders();
+  void add_outcomes();
+  void add_records();
+  void add_observations();
+
+  BlockSpec spec_;
+};
 
 class Block {
  public:
-  // Throws std::system_error when memory cannot be had, std::invalid_argument for no games or more processes than
-  // games.
+  // Throws as BlockLayout, std::length_error for settings that do not fit, and std::system_error when memory cannot be
+  // had.
   Block(const BlockSpec& spec, const nethack::GameSettings& settings);
-  // Maps the block that another process made. Throws std::runtime_error when it is none, or of another build.
+  // Maps the block that another process made. Throws std::system_error when `fd` is nothing to map, and
+  // std::runtime_error when it is no block, or one of another build.
   static Block attach(int fd);
-  ~Block();
-  Block(Block&& other) noexcept;
-  Block(const Block&) = delete;
-  Block& operator=(const Block&) = delete;
 
   const BlockSpec& spec() const noexcept { return spec_; }
   const nethack::GameSettings& settings() const noexcept { return settings_; }
-  const std::vector<Field>& fields() const noexcept { return fields_; }
-  int fd() const noexcept { return memory_file_.get(); }
-  std::uint8_t* base() const noexcept { return base_; }
+  const std::vector<Field>& fields() const noexcept { return layout_.fields; }
+  int fd() const noexcept { return memory_.fd(); }
+  std::uint8_t* base() const noexcept { return memory_.data(); }
 
   OrderWords& orders() const noexcept;
-  WorkerWords& worker(std::size_t index) const noexcept;
+  WorkerWords& worker(std::size_t index) const noexcept;  // of spec().processes
 
-  // The games of a worker: [first_game(w), first_game(w + 1)).
+  // The games of worker w: [first_game(w), first_game(w + 1)).
   std::size_t first_game(std::size_t worker) const noexcept { return worker * spec_.games / spec_.processes; }
 
   // Where a field begins; throws std::out_of_range for a name that the block has not.
   template <typename T>
   T* field(const std::string& name) const {
-    return reinterpret_cast<T*>(base_ + offset(name));
+    return reinterpret_cast<T*>(base() + offset(name));
   }
 
  private:
-  Block(FileDescriptor memory_file, const BlockSpec& spec, const nethack::GameSettings& settings);
-  void lay_out();
-  void add(const std::string& name, const std::string& dtype, std::size_t row_bytes, std::vector<std::size_t> shape);
+  Block(shm::SharedMemory memory, const BlockSpec& spec, nethack::GameSettings settings);
   std::size_t offset(const std::string& name) const;
 
   BlockSpec spec_;
   nethack::GameSettings settings_;
-  std::vector<Field> fields_;
-  std::size_t workers_offset_ = 0, bytes_ = 0;
-  FileDescriptor memory_file_;
-  std::uint8_t* base_ = nullptr;
+  BlockLayout layout_;
+  shm::SharedMemory memory_;
 };
 
 }  // namespace pbm::envs

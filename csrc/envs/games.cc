@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <string>
+
+#include "nethack/observation.h"
 
 namespace pbm::envs {
 namespace {
@@ -9,9 +12,8 @@ namespace {
 using nethack::EndStatus;
 using nethack::FatalGameError;
 using nethack::Game;
-
-constexpr int kFatal = -2;          // how_done of an episode that NetHack itself gave up
-constexpr int kStartAttempts = 16;  // seeds to try before a game counts as one that cannot be started
+using nethack::kHowDoneGivenUp;
+using nethack::kStartAttempts;
 
 constexpr const char* kLost = "the process that played it died";
 
@@ -52,7 +54,10 @@ Games::Games(const Block& block, std::size_t first, std::size_t last, const std:
       how_done_(block.field<std::int64_t>("record_how_done")),
       death_(block.field<char>("record_death")),
       fatal_reason_(block.field<char>("fatal_reason")) {
-  const auto library = nethack::LibraryFile::open(block.settings().library);
+  if (first > last || last > block.spec().games) {
+    throw std::out_of_range("the block has no games " + std::to_string(first) + " to " + std::to_string(last));
+  }
+  const auto library = std::make_shared<const nethack::LibraryFile>(block.settings().library);
   for (std::size_t i = first; i < last; ++i) {
     double* terms = reward_terms_ == nullptr ? nullptr : reward_terms_ + i * nethack::kRewardTerms.size();
     games_.push_back(std::make_unique<Game>(library, block.settings(), directory / ("game-" + std::to_string(i)),
@@ -68,13 +73,13 @@ void Games::run() {
 }
 
 void Games::step(std::size_t i) {
-  Game& game = *games_[i - first_];
+  Game& game = this->game(i);
   if (!game.running()) {  // a process that replaces a dead one finds games under way that it does not have
     write_fatal(i, kLost);
     return;
   }
   try {
-    const nethack::StepResult result = game.step(static_cast<int>(action_[i]));
+    const nethack::StepResult result = game.step(action_[i]);
     reward_[i] = result.reward;
     // As NLE reports it: every end is a termination, and `truncated` says only that the limit held before this step.
     terminated_[i] = result.terminated || result.status == EndStatus::kAborted;
@@ -84,13 +89,12 @@ void Games::step(std::size_t i) {
     frozen_steps_[i] = game.task().frozen_steps();
     if (terminated_[i] || truncated_[i]) write_record(i);
   } catch (const FatalGameError& error) {
-    game.fail(kFatal);
     write_fatal(i, error.what());
   }
 }
 
 void Games::reset(std::size_t i) {
-  Game& game = *games_[i - first_];
+  Game& game = this->game(i);
   nethack::Seeds seeds{seed_core_[i], seed_disp_[i], std::nullopt};
   if (has_lgen_[i]) seeds.level_generation = seed_lgen_[i];
   game.task().set_frozen_steps(frozen_steps_[i]);
@@ -99,7 +103,6 @@ void Games::reset(std::size_t i) {
       end_status_[i] = static_cast<std::int64_t>(game.reset(seeds));
       break;
     } catch (const FatalGameError& error) {
-      game.fail(kFatal);
       if (attempt == kStartAttempts) {
         throw std::runtime_error("game " + std::to_string(i) + " did not start with " + std::to_string(kStartAttempts) +
                                  " seeds: " + error.what());
@@ -111,12 +114,16 @@ void Games::reset(std::size_t i) {
   reward_[i] = 0.0;
   terminated_[i] = truncated_[i] = 0;
   is_ascended_[i] = game.ascended();
-  if (reward_terms_ != nullptr)
-    std::fill_n(reward_terms_ + i * nethack::kRewardTerms.size(), nethack::kRewardTerms.size(), 0.0);
+  clear_reward_terms(i);
+}
+
+void Games::clear_reward_terms(std::size_t i) {
+  if (reward_terms_ == nullptr) return;
+  std::fill_n(reward_terms_ + i * nethack::kRewardTerms.size(), nethack::kRewardTerms.size(), 0.0);
 }
 
 void Games::write_record(std::size_t i) {
-  const nethack::EpisodeRecord& episode = games_[i - first_]->episode();
+  const nethack::EpisodeRecord& episode = game(i).episode();
   return_[i] = episode.episode_return;
   score_[i] = episode.score;
   score_after_end_[i] = episode.score_after_end;
@@ -135,10 +142,9 @@ void Games::write_fatal(std::size_t i, const std::string& reason) {
   truncated_[i] = 0;
   is_ascended_[i] = 0;
   end_status_[i] = static_cast<std::int64_t>(EndStatus::kDeath);
-  if (reward_terms_ != nullptr)
-    std::fill_n(reward_terms_ + i * nethack::kRewardTerms.size(), nethack::kRewardTerms.size(), 0.0);
+  clear_reward_terms(i);
   write_record(i);
-  how_done_[i] = kFatal;
+  how_done_[i] = kHowDoneGivenUp;  // of a lost game too, which has no record of its own
   reason.copy(fatal_reason_ + i * kReasonSize, kReasonSize - 1);
 }
 

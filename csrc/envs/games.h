@@ -13,7 +13,8 @@ namespace pbm::envs {
 
 class Games {
  public:
-  // Plays games [first, last) of `block`, with folders of their own under `directory`.
+  // Plays games [first, last) of `block`, which outlives this, with folders of their own under `directory`. Throws
+  // std::out_of_range for games that the block has not, and std::runtime_error for a library that cannot be loaded.
   Games(const Block& block, std::size_t first, std::size_t last, const std::filesystem::path& directory);
 
   // Carries out `todo` of every game. A game that NetHack gives up ends as terminated with a reason. Throws
@@ -21,8 +22,10 @@ class Games {
   void run();
 
  private:
+  nethack::Game& game(std::size_t i) { return *games_[i - first_]; }  // by its number in the whole block
   void step(std::size_t i);
   void reset(std::size_t i);
+  void clear_reward_terms(std::size_t i);
   void write_record(std::size_t i);
   void write_fatal(std::size_t i, const std::string& reason);
 

@@ -1,19 +1,15 @@
 // pbm-games: a process that plays some of the games of a vector environment. Started with the block's descriptor
-// inherited; imports no interpreter, ends with whoever started it, and leaves Ctrl-C to them.
+// inherited; imports no interpreter, and ends with whoever started it.
 #include <sched.h>
-#include <sys/prctl.h>
 
-#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <string>
 
 #include "envs/orders.h"
+#include "program.h"
 
 namespace {
-
-constexpr int kUsage = 64;   // EX_USAGE of sysexits.h
-constexpr int kFailed = 70;  // EX_SOFTWARE
 
 // Keeps to one share of the cores, the other workers having the others. All workers are woken at once by one process,
 // and the kernel likes to run whom it wakes on the waker's core: two of them then take turns there, and the second core
@@ -35,18 +31,17 @@ void keep_to_own_cores(std::size_t worker, std::size_t workers) noexcept {
 int main(int argc, char** argv) {
   if (argc != 5) {
     std::fprintf(stderr, "usage: pbm-games BLOCK_FD WORKER DIRECTORY PARENT_PID\n");
-    return kUsage;
+    return pbm::kUsage;
   }
+  const std::string name = std::string("pbm-games-") + argv[2];
+  pbm::begin_program(name);
   try {
-    const std::string name = std::string("pbm-games-") + argv[2];
-    prctl(PR_SET_NAME, name.c_str(), 0, 0, 0);
-    std::signal(SIGINT, SIG_IGN);
     const auto block = pbm::envs::Block::attach(std::stoi(argv[1]));
     keep_to_own_cores(std::stoul(argv[2]), block.spec().processes);
     pbm::envs::serve(block, std::stoul(argv[2]), argv[3], static_cast<pid_t>(std::stol(argv[4])));
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "pbm-games: %s\n", error.what());
-    return kFailed;
+    std::fprintf(stderr, "%s: %s\n", name.c_str(), error.what());
+    return pbm::kFailed;
   }
   return 0;
 }

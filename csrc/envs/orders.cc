@@ -3,10 +3,12 @@
 #include <unistd.h>
 
 #include <exception>
-#include <string_view>
+#include <stdexcept>
+#include <string>
 
 #include "envs/games.h"
 #include "shm/futex.h"
+#include "text.h"
 
 namespace pbm::envs {
 namespace {
@@ -21,11 +23,6 @@ bool all_finished(const Block& block) noexcept {
   return true;
 }
 
-void tell(WorkerWords& words, std::string_view error) noexcept {
-  const std::size_t length = error.copy(words.error.data(), words.error.size() - 1);
-  words.error[length] = 0;
-}
-
 }  // namespace
 
 void give_order(const Block& block) noexcept { shm::futex_notify(block.orders().order); }
@@ -38,6 +35,9 @@ bool wait_for_workers(const Block& block, int timeout_ms) noexcept {
 }
 
 void serve(const Block& block, std::size_t worker, const std::filesystem::path& directory, pid_t parent) {
+  if (worker >= block.spec().processes) {
+    throw std::out_of_range("the block of games has no worker " + std::to_string(worker));
+  }
   OrderWords& orders = block.orders();
   WorkerWords& mine = block.worker(worker);
   Games games(block, block.first_game(worker), block.first_game(worker + 1), directory);
@@ -51,7 +51,7 @@ void serve(const Block& block, std::size_t worker, const std::filesystem::path& 
     try {
       games.run();
     } catch (const std::exception& error) {
-      tell(mine, error.what());
+      copy_beginning(mine.error, error.what());
     }
     mine.finished.store(order, std::memory_order_seq_cst);
     if (all_finished(block)) shm::futex_notify(orders.finished);

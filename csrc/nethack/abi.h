@@ -21,21 +21,11 @@ inline constexpr int kInventorySize = 55;
 inline constexpr int kTextLength = 80;            // of an inventory string, and of a square's description
 inline constexpr std::size_t kDeathLength = 100;  // DTHSZ: of a cause of death in NetHack's own record
 inline constexpr int kTerminalRows = 24, kTerminalColumns = 80;
-inline constexpr std::int16_t kMaxGlyph = 5976;  // MAX_GLYPH: one past the last glyph; pads crops beyond the map
-
-// Indices into blstats that the engine itself reads.
-namespace blstat {
-inline constexpr int kX = 0, kY = 1, kScore = 9, kHitPoints = 10, kDepth = 12, kGold = 13, kArmourClass = 16,
-                     kExperienceLevel = 18, kExperiencePoints = 19, kTime = 20, kDungeon = 23, kLevel = 24;
-}
 
 // Indices into program_state and internal.
 inline constexpr int kGameOver = 0, kInMoveloop = 3;
 inline constexpr int kDeepestLevel = 0, kInYnFunction = 1, kInGetlin = 2, kWaitingForSpace = 3, kStairsDown = 4,
                      kHunger = 7;
-
-// Glyphs that tasks look for (display.h: monsters, then the same monsters as pets; then, further on, map symbols).
-inline constexpr std::int16_t kOracleGlyph = 270, kMonsterGlyphs = 381, kPetGlyphs = 381, kStoneGlyph = 2359;
 
 // game_end_types of hack.h.
 inline constexpr int kGenocided = 10, kAscended = 15;

@@ -4,9 +4,8 @@
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cstring>
-#include <system_error>
+#include <memory>
 
 namespace pbm::nethack {
 namespace {
@@ -15,13 +14,8 @@ constexpr std::size_t kKeep = std::size_t{1} << 20;  // bytes that an empty aren
 
 }  // namespace
 
-Arena::Arena() {
-  void* mapped = mmap(nullptr, kCapacity, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (mapped == MAP_FAILED) throw std::system_error(errno, std::generic_category(), "no room for a game's heap");
-  base_ = static_cast<std::uint8_t*>(mapped);
-}
-
-Arena::~Arena() { munmap(base_, kCapacity); }
+Arena::Arena()
+    : mapping_(kCapacity, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, "no address space for a game's heap") {}
 
 // A block is its size in eight bytes, then what the caller gets, so that sizes are multiples of 16 and the caller's
 // part is aligned. Freed blocks wait by size; above kLargestExact sizes are powers of two, so that they are met again.
@@ -40,37 +34,29 @@ void* Arena::allocate(std::size_t bytes) noexcept {
   const std::size_t size = block_size(bytes);
   Free*& first = free_[bin(size)];
   if (first != nullptr) {
-    void* block = first;
+    void* const block = first;
     first = first->next;
     return block;
   }
   if (size > kCapacity - kStep - used_) return nullptr;
-  void* block = base_ + used_ + kStep;  // its size lies in the eight bytes before it
+  void* const block = base() + used_ + kStep;  // its size lies in the eight bytes before it
   used_ += size;
   size_of(block) = size;
   return block;
 }
 
-void* Arena::reallocate(void* block, std::size_t bytes) noexcept {
-  const std::size_t room = size_of(block) - sizeof(std::size_t);
-  if (bytes <= room) return block;
-  void* larger = allocate(bytes);
-  if (larger == nullptr) return nullptr;
-  std::memcpy(larger, block, room);
-  release(block);
-  return larger;
-}
-
 void Arena::release(void* block) noexcept {
   Free*& first = free_[bin(size_of(block))];
-  first = new (block) Free{first};
+  first = std::construct_at(static_cast<Free*>(block), first);
 }
 
 void Arena::clear() noexcept {
   const std::size_t touched = std::min(kCapacity, used_ + kStep);
   const std::size_t kept = std::min(touched, kKeep);
-  std::memset(base_, 0, kept);
-  if (touched > kept) madvise(base_ + kept, touched - kept, MADV_DONTNEED);
+  std::memset(base(), 0, kept);
+  if (touched > kept && madvise(base() + kept, touched - kept, MADV_DONTNEED) != 0) {
+    std::memset(base() + kept, 0, touched - kept);  // memory that is locked cannot be given back
+  }
   used_ = 0;
   free_.fill(nullptr);
 }

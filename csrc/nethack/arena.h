@@ -6,24 +6,22 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "memory_mapping.h"
+
 namespace pbm::nethack {
 
 class Arena {
  public:
   Arena();  // throws std::system_error when address space cannot be had
-  ~Arena();
-  Arena(const Arena&) = delete;
-  Arena& operator=(const Arena&) = delete;
 
-  // These mean what they mean in C; null when the arena is full. Blocks are aligned to 16 bytes.
+  // A block of at least `bytes` bytes, aligned to 16; null when the arena is full.
   void* allocate(std::size_t bytes) noexcept;
-  void* reallocate(void* block, std::size_t bytes) noexcept;
   void release(void* block) noexcept;
+  static std::size_t room(void* block) noexcept { return size_of(block) - sizeof(std::size_t); }  // bytes it can hold
 
   bool contains(const void* block) const noexcept {
-    return static_cast<std::size_t>(static_cast<const std::uint8_t*>(block) - base_) < kCapacity;
+    return reinterpret_cast<std::uintptr_t>(block) - reinterpret_cast<std::uintptr_t>(base()) < kCapacity;
   }
-  std::size_t used() const noexcept { return used_; }
 
   // Forgets every block. All memory reads as zero again: what an episode sees does not depend on the one before.
   void clear() noexcept;
@@ -40,8 +38,10 @@ class Arena {
   static std::size_t bin(std::size_t size) noexcept;
   static std::size_t& size_of(void* block) noexcept { return static_cast<std::size_t*>(block)[-1]; }
 
-  std::uint8_t* base_;
-  std::size_t used_ = 0;
+  std::uint8_t* base() const noexcept { return mapping_.data(); }
+
+  MemoryMapping mapping_;
+  std::size_t used_ = 0;  // bytes given out once, in use or free
   std::array<Free*, kBins> free_{};
 };
 

@@ -94,7 +94,6 @@ struct Facts {
 
   // The message line.
   std::bitset<static_cast<std::size_t>(Said::kCount)> said;
-  bool message_empty = true;
   unsigned floor_nouns = 0;  // one bit a NounKind, from "You see here ..."
 
   static constexpr int kFar = 100;

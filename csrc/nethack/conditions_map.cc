@@ -5,14 +5,13 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "nethack/abi.h"
 #include "nethack/conditions_facts.h"
 
 namespace pbm::nethack {
 namespace {
 
 using tables::Feature;
-using tables::kColumns;
-using tables::kRows;
 
 constexpr std::uint64_t bit(Feature feature) { return std::uint64_t{1} << static_cast<unsigned>(feature); }
 
@@ -110,7 +109,7 @@ void read_square(std::size_t glyph, int row, int column, int distance, Corridors
   if (features & (bit(Feature::kMonster) | bit(Feature::kPet))) note_creature(glyph, distance, facts);
 }
 
-constexpr std::uint64_t kFourStones = std::uint64_t{tables::kMapSymbolOffset} * 0x0001000100010001;  // S_stone is first
+constexpr std::uint64_t kFourStones = std::uint64_t{tables::kStoneGlyph} * 0x0001000100010001;
 
 void read_squares(const std::int16_t* glyphs, int x, int y, Squares& squares, Corridors& corridors, Facts& facts) {
   for (int row = 0; row < kRows; ++row, glyphs += kColumns) {
@@ -215,7 +214,7 @@ void read_map(const ObservationView& view, Facts& facts) noexcept {
 }
 
 void read_inventory(const ObservationView& view, Facts& facts) noexcept {
-  for (int slot = 0; slot < tables::kInventorySize; ++slot) {
+  for (int slot = 0; slot < kInventorySize; ++slot) {
     if (view.inv_letters[slot] == 0) break;
     ++facts.stacks;
     facts.carried |= kGlyphs.features[index_of(view.inv_glyphs[slot])];

@@ -1,9 +1,9 @@
 // Conditions of the message line: which of NetHack's phrases it holds, found in one walk over its characters.
-#include <algorithm>
 #include <array>
 #include <cstring>
 #include <string_view>
 
+#include "nethack/abi.h"
 #include "nethack/conditions_facts.h"
 
 namespace pbm::nethack {
@@ -224,8 +224,7 @@ RuleGroup message_rules() noexcept { return rule_group<kRules>(); }
 
 void read_message(const ObservationView& view, Facts& facts) noexcept {
   const auto* text = reinterpret_cast<const char*>(view.message);
-  const std::string_view message(text, strnlen(text, tables::kMessageSize));
-  facts.message_empty = message.empty();
+  const std::string_view message(text, strnlen(text, kMessageSize));
   for (std::size_t i = 0; i < message.size(); ++i) {
     const std::string_view rest = message.substr(i);
     for (const std::uint16_t index : kPhraseIndex.with(message[i])) {

@@ -1,13 +1,13 @@
 #include "nethack/game.h"
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <fstream>
+#include <stdexcept>
 #include <string_view>
-#include <system_error>
+#include <utility>
 
 #include "nethack/observation.h"
+#include "nethack/tables.h"
+#include "text.h"
 
 namespace pbm::nethack {
 namespace {
@@ -19,17 +19,6 @@ constexpr int kOpeningPromptLimit = 1000;  // as in NLE.reset
 
 // Questions that NLE leaves to the agent (SKIP_EXCEPTIONS in nle/env/base.py).
 constexpr std::array<std::string_view, 4> kAgentQuestions = {"eat", "attack", "direction?", "pray"};
-
-template <std::size_t N>
-void copy_text(char (&to)[N], const std::string& from, const char* what) {
-  if (from.size() >= N) throw std::length_error(std::string(what) + " is too long for NetHack");
-  std::memcpy(to, from.c_str(), from.size() + 1);
-}
-
-void touch(const std::filesystem::path& path) {
-  std::ofstream file(path, std::ios::app);
-  if (!file) throw std::system_error(errno, std::generic_category(), "cannot create " + path.string());
-}
 
 // Every array of an nle_obs that a game with buffers of its own fills.
 nle_obs arrays_in(ObservationBuffers& buffers) {
@@ -61,15 +50,14 @@ Game::Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, st
 Game::Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory,
            const nle_obs& arrays, double* reward_terms)
     : settings_(std::move(settings)),
-      directory_(std::move(directory)),
+      directory_(std::move(directory), settings_.data_directory),
       library_(std::move(library), settings_.clock, shows_terminal(arrays)),
       nle_settings_(std::make_unique<nle_settings>()),
       obs_(arrays),
       task_(settings_.task),
       reward_terms_row_(reward_terms) {
-  std::memset(nle_settings_.get(), 0, sizeof(nle_settings));
-  copy_text(nle_settings_->hackdir, directory_.string(), "the game's directory");
-  copy_text(nle_settings_->options, settings_.options, "the option string");
+  copy_text(nle_settings_->hackdir, directory_.path().string(), "the path of the game's directory");
+  copy_text(nle_settings_->options, settings_.options, "the string of NetHack's options");
   nle_settings_->spawn_monsters = settings_.spawn_monsters;
   nle_settings_->fix_moon_phase = settings_.fix_moon_phase;
   // What a step itself looks at, wanted or not.
@@ -80,27 +68,19 @@ Game::Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, st
   if (obs_.glyphs == nullptr && (task_.reads_glyphs() || reward_terms != nullptr)) {
     obs_.glyphs = buffers_.glyphs.data();
   }
-  make_directory();
-}
-
-Game::~Game() {
-  close_episode();
-  std::error_code ignored;
-  std::filesystem::remove_all(directory_, ignored);
-}
-
-// The files that NetHack's lock_file and nhdat reader expect (nle.nethack.Nethack makes the same).
-void Game::make_directory() const {
-  std::filesystem::create_directories(directory_ / "save");
-  const auto data = directory_ / "nhdat";
-  if (!std::filesystem::exists(std::filesystem::symlink_status(data))) {
-    std::filesystem::create_symlink(std::filesystem::path(settings_.data_directory) / "nhdat", data);
-  }
-  for (const char* name : {"perm", "record", "logfile", "xlogfile"}) touch(directory_ / name);
 }
 
 EndStatus Game::reset(const Seeds& seeds) {
-  close_episode();
+  try {
+    return begin_episode(seeds);
+  } catch (const FatalGameError&) {
+    give_up();
+    throw;
+  }
+}
+
+EndStatus Game::begin_episode(const Seeds& seeds) {
+  context_.reset();
   library_.restart();
   auto& initial = nle_settings_->initial_seeds;
   initial.seeds[0] = seeds.core;
@@ -115,24 +95,37 @@ EndStatus Game::reset(const Seeds& seeds) {
   obs_.how_done = 0;
   // A game that ends before its first screen writes none: do not read the last one's.
   std::fill_n(obs_.program_state, kProgramStateSize, 0);
-  episode_ = EpisodeRecord{.seeds = seeds};
+  episode_ = {};
+  episode_.seeds = seeds;
   context_ = library_.start(&obs_, nle_settings_.get());
   for (int tries = 0; obs_.done || obs_.program_state[kInMoveloop] == 0; ++tries) {
     if (tries == kOpeningPromptLimit || obs_.done)
       throw FatalGameError("the game ended or hung in its opening prompts");
     press(kSpace);
   }
-  first_gold_ = obs_.blstats[blstat::kGold];
+  first_gold_ = obs_.blstats[tables::NLE_BL_GOLD];
   watch_the_living();
   if (reward_terms_row_ != nullptr) reward_terms_.begin_episode(obs_);
   return task_.begin_episode(obs_);
 }
 
-StepResult Game::step(int action) {
+StepResult Game::step(std::int64_t action) {
   if (context_ == nullptr) throw std::logic_error("step without a running episode: call reset first");
-  const int key = settings_.keys.at(static_cast<std::size_t>(action));
-  task_.begin_step(obs_);
+  if (action < 0 || static_cast<std::size_t>(action) >= settings_.keys.size()) {
+    throw std::out_of_range("action " + std::to_string(action) + " is not one of " +
+                            std::to_string(settings_.keys.size()));
+  }
+  try {
+    return play(settings_.keys[static_cast<std::size_t>(action)]);
+  } catch (const FatalGameError&) {
+    ++episode_.length;  // the step in which it happened
+    give_up();
+    throw;
+  }
+}
 
+StepResult Game::play(int key) {
+  task_.begin_step(obs_);
   StepResult result;
   press(key);
   result.limit_at_key = task_.check_limit(obs_);
@@ -149,9 +142,9 @@ StepResult Game::step(int action) {
   if (result.terminated || result.truncated) {
     if (obs_.done) note_death();
     if (result.status == EndStatus::kTaskSuccessful) quit();
-    episode_.score_after_end = obs_.blstats[blstat::kScore];
+    episode_.score_after_end = obs_.blstats[tables::NLE_BL_SCORE];
     if (result.status == EndStatus::kAborted) quit_unseen();
-    close_episode();
+    context_.reset();
   }
   return result;
 }
@@ -165,11 +158,10 @@ void Game::note_death() {
   }
 }
 
-void Game::fail(int how_done) {
-  ++episode_.length;
+void Game::give_up() noexcept {
   episode_.score_after_end = episode_.score;
-  episode_.how_done = how_done;
-  close_episode();
+  episode_.how_done = kHowDoneGivenUp;
+  context_.reset();
 }
 
 void Game::press(int key) {
@@ -240,20 +232,10 @@ bool Game::asks_what_the_agent_may_answer() const {
 
 void Game::watch_the_living() {
   if (!obs_.in_normal_game || obs_.program_state[kGameOver] != 0 || obs_.done) return;
-  episode_.score = obs_.blstats[blstat::kScore];
-  episode_.turns = obs_.blstats[blstat::kTime];
+  episode_.score = obs_.blstats[tables::NLE_BL_SCORE];
+  episode_.turns = obs_.blstats[tables::NLE_BL_TIME];
   episode_.depth = obs_.internal[kDeepestLevel];
-  episode_.gold = obs_.blstats[blstat::kGold] - first_gold_;
-}
-
-void Game::close_episode() {
-  nle_ctx_t* context = std::exchange(context_, nullptr);
-  if (context == nullptr) return;
-  try {
-    library_.end(context);
-  } catch (const FatalGameError&) {
-    // The episode is over and its image is reloaded or unloaded next: there is nothing left to lose.
-  }
+  episode_.gold = obs_.blstats[tables::NLE_BL_GOLD] - first_gold_;
 }
 
 }  // namespace pbm::nethack

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "nethack/abi.h"
+#include "nethack/game_directory.h"
 #include "nethack/library.h"
 #include "nethack/reward_terms.h"
 #include "nethack/task.h"
@@ -60,6 +61,13 @@ struct StepResult {
   bool limit_at_key = false;  // what NLE returns as `truncated`: the limit held before the step was counted
 };
 
+// Values of how_done beside the game_end_types of hack.h.
+inline constexpr int kHowDoneAlive = -1;    // not dead: running, at a limit, or the task was done
+inline constexpr int kHowDoneGivenUp = -2;  // NetHack itself gave the game up: FatalGameError
+
+// Seeds to try before a game counts as one that cannot be started.
+inline constexpr int kStartAttempts = 16;
+
 // What is known of an episode while it runs and when it has ended.
 struct EpisodeRecord {
   Seeds seeds;
@@ -70,35 +78,32 @@ struct EpisodeRecord {
   std::int64_t depth = 0;   // the deepest level reached
   std::int64_t turns = 0;   // NetHack's turn counter
   std::int64_t gold = 0;    // carried at the last moment alive, less what the hero began with
-  int how_done = -1;        // game_end_types of hack.h; -1: still alive, at a limit or when the task was done
-  std::string death;        // what NetHack's own record calls it: "killed by a jackal", "quit"; empty while alive
+  int how_done = kHowDoneAlive;
+  std::string death;  // what NetHack's own record calls it: "killed by a jackal", "quit"; empty while alive
 };
 
 class Game {
  public:
   // `directory` is created for NetHack's own files (levels, locks) and removed with the game.
   // The game observes into buffers of its own. With `reward_terms`, each step writes one row of kRewardTerms there; it
-  // outlives the game.
+  // outlives the game. Throws std::system_error when the directory or memory cannot be had, std::length_error for paths
+  // and options that NetHack has no room for.
   Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory,
        double* reward_terms = nullptr);
   // The game observes into the arrays that `arrays` points to (see observation.h), which outlive it; keys without one
   // cost nothing.
   Game(std::shared_ptr<const LibraryFile> library, GameSettings settings, std::filesystem::path directory,
        const nle_obs& arrays, double* reward_terms);
-  ~Game();
-  Game(const Game&) = delete;
+  Game(const Game&) = delete;  // the library keeps pointers into it
   Game& operator=(const Game&) = delete;
 
-  // Starts an episode and passes its opening prompts. Throws FatalGameError when NetHack gives up.
-  // Returns how it stands, as NLE's reset does: kRunning but for odd settings.
+  // Starts an episode and passes its opening prompts. Returns how it stands, as NLE's reset does: kRunning but for odd
+  // settings. Throws FatalGameError when NetHack gives up; then no episode is running.
   EndStatus reset(const Seeds& seeds);
 
-  // Plays action `action` (an index into keys). Throws std::out_of_range for an unknown action, std::logic_error
-  // without a running episode, FatalGameError when NetHack gives up.
-  StepResult step(int action);
-
-  // Ends the running episode after a FatalGameError, with `how_done` as its reason.
-  void fail(int how_done);
+  // Plays action `action` (an index into keys). Throws std::out_of_range for an unknown action and std::logic_error
+  // without a running episode. Throws FatalGameError when NetHack gives up: then the episode has ended with this step.
+  StepResult step(std::int64_t action);
 
   const ObservationBuffers& observation() const noexcept { return buffers_; }  // of a game with buffers of its own
   const EpisodeRecord& episode() const noexcept { return episode_; }
@@ -107,7 +112,9 @@ class Game {
   bool running() const noexcept { return context_ != nullptr; }
 
  private:
-  void make_directory() const;
+  EndStatus begin_episode(const Seeds& seeds);
+  StepResult play(int key);
+  void give_up() noexcept;
   void press(int key);
   void pass_prompts(bool agent_may_answer);
   bool asks_what_the_agent_may_answer() const;
@@ -116,15 +123,14 @@ class Game {
   void quit_unseen();
   void watch_the_living();
   void note_death();
-  void close_episode();
 
   GameSettings settings_;
-  std::filesystem::path directory_;
+  GameDirectory directory_;
   Library library_;
   std::unique_ptr<nle_settings> nle_settings_;
   nle_obs obs_{};
   ObservationBuffers buffers_;
-  nle_ctx_t* context_ = nullptr;
+  Library::Context context_;
   EpisodeRecord episode_;
   std::int64_t first_gold_ = 0;
   Task task_;

@@ -267,18 +267,16 @@ def array(kind: str, name: str, values: Iterable[object], per_line: int) -> str:
 
 
 def constants() -> str:
-    """NLE's sizes, indices and masks under their own names."""
+    """Glyphs that the engine looks for; NLE's indices, masks and object classes under their own names."""
+    oracle = [monster.mname for monster in monsters()].index("Oracle")  # type: ignore[attr-defined]
     names = {
         "kGlyphCount": nethack.MAX_GLYPH + 1,
         "kMonsterCount": nethack.NUMMONS,
+        "kPetOffset": nethack.GLYPH_PET_OFF,
         "kDetectedOffset": nethack.GLYPH_DETECT_OFF,
-        "kObjectOffset": nethack.GLYPH_OBJ_OFF,
-        "kMapSymbolOffset": nethack.GLYPH_CMAP_OFF,
+        "kOracleGlyph": nethack.GLYPH_MON_OFF + oracle,
+        "kStoneGlyph": nethack.GLYPH_CMAP_OFF,  # S_stone, the first map symbol
         "kNoGlyph": nethack.NO_GLYPH,
-        "kRows": nethack.DUNGEON_SHAPE[0],
-        "kColumns": nethack.DUNGEON_SHAPE[1],
-        "kInventorySize": nethack.INV_SIZE[0],
-        "kMessageSize": nethack.NLE_MESSAGE_SIZE,
     }
     lines = [f"inline constexpr int {name} = {value};" for name, value in names.items()]
     prefixes = ("NLE_BL_", "BL_MASK_")

@@ -1,24 +1,27 @@
 #include "nethack/reward_terms.h"
 
 #include <algorithm>
+#include <utility>
+
+#include "nethack/tables.h"
 
 namespace pbm::nethack {
 
 RewardTerms::Status RewardTerms::status(const nle_obs& seen) noexcept {
   const long* stats = seen.blstats;
-  return {.score = stats[blstat::kScore],
-          .gold = stats[blstat::kGold],
-          .experience_points = stats[blstat::kExperiencePoints],
-          .hit_points = stats[blstat::kHitPoints],
+  return {.score = stats[tables::NLE_BL_SCORE],
+          .gold = stats[tables::NLE_BL_GOLD],
+          .experience_points = stats[tables::NLE_BL_EXP],
+          .hit_points = stats[tables::NLE_BL_HP],
           .hunger = seen.internal[kHunger],
-          .armour_class = stats[blstat::kArmourClass],
-          .time = stats[blstat::kTime]};
+          .armour_class = stats[tables::NLE_BL_AC],
+          .time = stats[tables::NLE_BL_TIME]};
 }
 
 void RewardTerms::begin_episode(const nle_obs& seen) {
   last_ = status(seen);
   deepest_level_ = seen.internal[kDeepestLevel];
-  experience_level_ = seen.blstats[blstat::kExperienceLevel];
+  experience_level_ = seen.blstats[tables::NLE_BL_XP];
   seen_squares_.clear();
   see_squares(seen);
 }
@@ -33,7 +36,7 @@ void RewardTerms::write(const nle_obs& seen, bool prompted, double* row) {
   row[2] = static_cast<double>(now.experience_points - before.experience_points);
   const long depth = std::max<long>(deepest_level_, seen.internal[kDeepestLevel]);
   row[3] = static_cast<double>(depth - std::exchange(deepest_level_, depth));
-  const long level = std::max(experience_level_, seen.blstats[blstat::kExperienceLevel]);
+  const long level = std::max(experience_level_, seen.blstats[tables::NLE_BL_XP]);
   row[4] = static_cast<double>(level - std::exchange(experience_level_, level));
   row[5] = static_cast<double>(see_squares(seen));
   row[6] = static_cast<double>(now.hit_points - before.hit_points);
@@ -44,10 +47,10 @@ void RewardTerms::write(const nle_obs& seen, bool prompted, double* row) {
 }
 
 std::size_t RewardTerms::see_squares(const nle_obs& seen) {
-  auto& known = seen_squares_[{seen.blstats[blstat::kDungeon], seen.blstats[blstat::kLevel]}];
+  auto& known = seen_squares_[{seen.blstats[tables::NLE_BL_DNUM], seen.blstats[tables::NLE_BL_DLEVEL]}];
   const std::size_t before = known.count();
   for (std::size_t i = 0; i < known.size(); ++i) {
-    if (seen.glyphs[i] != kStoneGlyph) known.set(i);
+    if (seen.glyphs[i] != tables::kStoneGlyph) known.set(i);
   }
   return known.count() - before;
 }

@@ -9,14 +9,11 @@ namespace pbm::nethack::tables {
 
 inline constexpr int kGlyphCount = 5977;
 inline constexpr int kMonsterCount = 381;
+inline constexpr int kPetOffset = 381;
 inline constexpr int kDetectedOffset = 763;
-inline constexpr int kObjectOffset = 1906;
-inline constexpr int kMapSymbolOffset = 2359;
+inline constexpr int kOracleGlyph = 270;
+inline constexpr int kStoneGlyph = 2359;
 inline constexpr int kNoGlyph = 5976;
-inline constexpr int kRows = 21;
-inline constexpr int kColumns = 79;
-inline constexpr int kInventorySize = 55;
-inline constexpr int kMessageSize = 256;
 inline constexpr int BL_MASK_BLIND = 32;
 inline constexpr int BL_MASK_CONF = 256;
 inline constexpr int BL_MASK_DEAF = 64;

@@ -6,6 +6,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "nethack/tables.h"
+
 namespace pbm::nethack {
 namespace {
 
@@ -25,7 +27,7 @@ Enum named(const std::array<std::string_view, N>& names, std::string_view name, 
 // Whether a square next to the hero (or the hero's own) shows a glyph in [first, first + count). At the map's left and
 // top edge numpy reads the slice [-1:...] of NLE's code as empty: nothing is next to the hero there.
 bool any_neighbour_shows(const nle_obs& seen, int first, int count) noexcept {
-  const long x = seen.blstats[blstat::kX], y = seen.blstats[blstat::kY];
+  const long x = seen.blstats[tables::NLE_BL_X], y = seen.blstats[tables::NLE_BL_Y];
   if (x < 1 || y < 1) return false;
   for (long row = y - 1; row <= std::min<long>(y + 1, kRows - 1); ++row) {
     for (long column = x - 1; column <= std::min<long>(x + 1, kColumns - 1); ++column) {
@@ -40,6 +42,13 @@ bool any_neighbour_shows(const nle_obs& seen, int first, int count) noexcept {
 
 TaskKind task_kind(std::string_view name) { return named<TaskKind>(kTaskNames, name, "task"); }
 PenaltyMode penalty_mode(std::string_view name) { return named<PenaltyMode>(kPenaltyModes, name, "penalty mode"); }
+
+std::int64_t shortest_truncated_episode(const TaskSettings& settings) noexcept {
+  const std::int64_t limit = std::max<std::int64_t>(1, settings.max_episode_steps);
+  if (settings.kind != TaskKind::kChallenge) return limit;
+  const std::int64_t frozen = settings.no_progress_timeout / 2 + settings.no_progress_timeout % 2;  // two checks a step
+  return std::min(limit, std::max<std::int64_t>(1, frozen));
+}
 
 bool Task::reads_glyphs() const noexcept {
   return settings_.kind == TaskKind::kStaircasePet || settings_.kind == TaskKind::kOracle ||
@@ -56,15 +65,15 @@ EndStatus Task::begin_episode(const nle_obs& seen) {
 }
 
 void Task::begin_step(const nle_obs& seen) noexcept {
-  old_score_ = seen.blstats[blstat::kScore];
-  old_time_ = seen.blstats[blstat::kTime];
-  old_gold_ = seen.blstats[blstat::kGold];
+  old_score_ = seen.blstats[tables::NLE_BL_SCORE];
+  old_time_ = seen.blstats[tables::NLE_BL_TIME];
+  old_gold_ = seen.blstats[tables::NLE_BL_GOLD];
   old_hunger_ = seen.internal[kHunger];
 }
 
 bool Task::check_limit(const nle_obs& seen) noexcept {
   if (settings_.kind != TaskKind::kChallenge) return steps_ >= settings_.max_episode_steps;
-  const long turns = seen.blstats[blstat::kTime];
+  const long turns = seen.blstats[tables::NLE_BL_TIME];
   if (turns_ == turns) {
     ++no_progress_;
   } else {
@@ -88,9 +97,9 @@ bool Task::successful(const nle_obs& seen) const noexcept {
     case TaskKind::kStaircase:
       return stairs_down;
     case TaskKind::kStaircasePet:
-      return stairs_down && any_neighbour_shows(seen, kPetGlyphs, kMonsterGlyphs);
+      return stairs_down && any_neighbour_shows(seen, tables::kPetOffset, tables::kMonsterCount);
     case TaskKind::kOracle:
-      return any_neighbour_shows(seen, kOracleGlyph, 1);
+      return any_neighbour_shows(seen, tables::kOracleGlyph, 1);
     default:
       return false;
   }
@@ -105,7 +114,7 @@ double Task::reward(const nle_obs& seen, EndStatus status) {
     case TaskKind::kOracle:
       return (status == EndStatus::kTaskSuccessful ? 1.0 : 0.0) + time_penalty(seen);
     case TaskKind::kGold:
-      return normal ? static_cast<double>(seen.blstats[blstat::kGold] - old_gold_) + time_penalty(seen) : 0.0;
+      return normal ? static_cast<double>(seen.blstats[tables::NLE_BL_GOLD] - old_gold_) + time_penalty(seen) : 0.0;
     case TaskKind::kEat:
       return normal ? static_cast<double>(std::max(0, seen.internal[kHunger] - old_hunger_)) + time_penalty(seen) : 0.0;
     case TaskKind::kScout:
@@ -113,12 +122,12 @@ double Task::reward(const nle_obs& seen, EndStatus status) {
     default:
       break;
   }
-  const double gained = normal ? static_cast<double>(seen.blstats[blstat::kScore] - old_score_) : 0.0;
+  const double gained = normal ? static_cast<double>(seen.blstats[tables::NLE_BL_SCORE] - old_score_) : 0.0;
   return settings_.kind == TaskKind::kNetHack ? gained : gained + time_penalty(seen);
 }
 
 double Task::time_penalty(const nle_obs& seen) noexcept {
-  const long new_time = seen.blstats[blstat::kTime];
+  const long new_time = seen.blstats[tables::NLE_BL_TIME];
   frozen_steps_ = new_time == old_time_ ? frozen_steps_ + 1 : 0;
   const auto frozen = static_cast<double>(frozen_steps_);
   double penalty = 0.0;
@@ -143,8 +152,8 @@ double Task::time_penalty(const nle_obs& seen) noexcept {
 }
 
 long Task::newly_explored(const nle_obs& seen) {
-  const long shown = kMapSize - std::count(seen.glyphs, seen.glyphs + kMapSize, kStoneGlyph);
-  long& before = explored_[{seen.blstats[blstat::kDungeon], seen.blstats[blstat::kLevel]}];
+  const long shown = kMapSize - std::count(seen.glyphs, seen.glyphs + kMapSize, tables::kStoneGlyph);
+  long& before = explored_[{seen.blstats[tables::NLE_BL_DNUM], seen.blstats[tables::NLE_BL_DLEVEL]}];
   return shown - std::exchange(before, shown);
 }
 

@@ -45,6 +45,9 @@ struct TaskSettings {
   std::int64_t no_progress_timeout = 10'000;  // NetHackChallenge's
 };
 
+// The fewest steps after which a limit can truncate an episode.
+std::int64_t shortest_truncated_episode(const TaskSettings& settings) noexcept;
+
 // One game's task. The calls of a step, in NLE's order: begin_step, check_limit, end_status, reward.
 class Task {
  public:

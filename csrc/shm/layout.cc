@@ -1,24 +1,18 @@
 #include "shm/layout.h"
 
 #include <algorithm>
+#include <initializer_list>
 #include <stdexcept>
+#include <utility>
 
+#include "fingerprint.h"
 #include "nethack/abi.h"
 #include "nethack/reward_terms.h"
 #include "shm/slot_state.h"
+#include "sizes.h"
 
 namespace pbm::shm {
 namespace {
-
-constexpr std::size_t kAlignment = 64;  // a cache line: no two fields share one
-
-std::size_t align(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-// FNV-1a, 64 bit: a fingerprint, not a defence.
-std::uint64_t fingerprint(std::uint64_t hash, const std::string& text) {
-  for (const char c : text) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ULL;
-  return hash;
-}
 
 std::string describe(const Field& field) {
   std::string text = field.name + ":" + dtype_name(field.dtype) + "@" + std::to_string(field.offset);
@@ -62,10 +56,10 @@ const char* dtype_name(Dtype dtype) noexcept {
   return "";
 }
 
-std::size_t Field::bytes() const noexcept {
-  std::size_t count = item_size(dtype);
-  for (const std::size_t n : shape) count *= n;
-  return count;
+std::size_t Field::bytes() const {
+  std::size_t bytes = item_size(dtype);
+  for (const std::size_t n : shape) bytes = product(bytes, n);
+  return bytes;
 }
 
 RolloutLayout::RolloutLayout(const RolloutShape& shape) : shape_(shape), slot_bytes_(sizeof(SlotHeader)) {
@@ -74,8 +68,8 @@ RolloutLayout::RolloutLayout(const RolloutShape& shape) : shape_(shape), slot_by
     throw std::invalid_argument("a rollout needs at least one step, game, action, expert and episode step");
   }
   const std::size_t T = shape.unroll, K = shape.games;
-  final_capacity_ = K * (T / shape.max_episode_steps + 1);
-  record_capacity_ = K * T;  // every step may end an episode
+  const std::size_t most_finals = product(K, T / shape.max_episode_steps + 1);
+  const std::size_t most_records = product(K, T);  // every step may end an episode
 
   add("first_game", Dtype::kI64, {1});
   add_observation("", {T + 1, K});
@@ -100,15 +94,19 @@ RolloutLayout::RolloutLayout(const RolloutShape& shape) : shape_(shape), slot_by
 
   // Observations of games at their step limit, in place of the next row, which starts a new episode.
   add("final_count", Dtype::kI32, {1});
-  add("final_step", Dtype::kI32, {final_capacity_});
-  add("final_game", Dtype::kI32, {final_capacity_});
-  add("final_previous_action", Dtype::kI32, {final_capacity_});
-  add_observation("final_", {final_capacity_});
+  add("final_step", Dtype::kI32, {most_finals});
+  add("final_game", Dtype::kI32, {most_finals});
+  add("final_previous_action", Dtype::kI32, {most_finals});
+  add_observation("final_", {most_finals});
 
-  add_episode_records();
-  slot_bytes_ = (slot_bytes_ + 4095) / 4096 * 4096;  // slots start on pages
-  checksum_ = 0xcbf29ce484222325ULL;
-  for (const Field& field : fields_) checksum_ = fingerprint(checksum_, describe(field));
+  add_episode_records(most_records);
+  slot_bytes_ = round_up(slot_bytes_, kPage);  // slots start on pages
+  Fingerprint all;
+  for (const Field& field : fields_) {
+    const std::string text = describe(field);
+    all.add(text.data(), text.size());
+  }
+  checksum_ = all.value();
 }
 
 void RolloutLayout::add_observation(const std::string& prefix, std::vector<std::size_t> rows) {
@@ -129,19 +127,19 @@ void RolloutLayout::add_observation(const std::string& prefix, std::vector<std::
   add(prefix + "conditions", Dtype::kI64, with({shape_.condition_words}));
 }
 
-void RolloutLayout::add_episode_records() {
+void RolloutLayout::add_episode_records(std::size_t most) {
   add("record_count", Dtype::kI32, {1});
-  for (const char* name : {"record_step", "record_game", "record_how_done"}) add(name, Dtype::kI32, {record_capacity_});
+  for (const char* name : {"record_step", "record_game", "record_how_done"}) add(name, Dtype::kI32, {most});
   for (const char* name : {"record_score", "record_score_after_end", "record_length", "record_depth", "record_turns",
                            "record_seed_core", "record_seed_disp", "record_gold"}) {
-    add(name, Dtype::kI64, {record_capacity_});
+    add(name, Dtype::kI64, {most});
   }
-  for (const char* name : {"record_return", "record_alpha_entropy"}) add(name, Dtype::kF64, {record_capacity_});
-  add("record_death", Dtype::kU8, {record_capacity_, nethack::kDeathLength});
+  for (const char* name : {"record_return", "record_alpha_entropy"}) add(name, Dtype::kF64, {most});
+  add("record_death", Dtype::kU8, {most, nethack::kDeathLength});
 }
 
 void RolloutLayout::add(std::string name, Dtype dtype, std::vector<std::size_t> shape) {
-  Field field{std::move(name), dtype, std::move(shape), align(slot_bytes_)};
+  Field field{std::move(name), dtype, std::move(shape), round_up(slot_bytes_, kCacheLine)};
   slot_bytes_ = field.offset + field.bytes();
   fields_.push_back(std::move(field));
 }
@@ -150,10 +148,6 @@ const Field& RolloutLayout::field(const std::string& name) const {
   const auto found = std::find_if(fields_.begin(), fields_.end(), [&](const Field& f) { return f.name == name; });
   if (found == fields_.end()) throw std::out_of_range("a rollout has no field " + name);
   return *found;
-}
-
-bool RolloutLayout::has(const std::string& name) const noexcept {
-  return std::any_of(fields_.begin(), fields_.end(), [&](const Field& f) { return f.name == name; });
 }
 
 }  // namespace pbm::shm

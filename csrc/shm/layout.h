@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 namespace pbm::shm {
@@ -13,13 +14,24 @@ enum class Dtype : std::uint8_t { kU8, kI16, kI32, kI64, kF32, kF64 };
 std::size_t item_size(Dtype dtype) noexcept;
 const char* dtype_name(Dtype dtype) noexcept;  // numpy's name
 
+// The dtype whose items are T.
+template <typename T>
+consteval Dtype dtype_of() {
+  if constexpr (std::is_same_v<T, std::uint8_t>) return Dtype::kU8;
+  if constexpr (std::is_same_v<T, std::int16_t>) return Dtype::kI16;
+  if constexpr (std::is_same_v<T, std::int32_t>) return Dtype::kI32;
+  if constexpr (std::is_same_v<T, std::int64_t>) return Dtype::kI64;
+  if constexpr (std::is_same_v<T, float>) return Dtype::kF32;
+  if constexpr (std::is_same_v<T, double>) return Dtype::kF64;
+}
+
 struct Field {
   std::string name;
   Dtype dtype;
   std::vector<std::size_t> shape;  // time first where there is time
-  std::size_t offset = 0;          // bytes from the start of the slot, a multiple of 64
+  std::size_t offset = 0;          // bytes from the start of the slot; no two fields share a cache line
 
-  std::size_t bytes() const noexcept;
+  std::size_t bytes() const;  // throws std::length_error beyond what a process can address
 };
 
 // What a rollout's size depends on.
@@ -41,27 +53,24 @@ struct RolloutShape {
 // the action in row t was chosen at, row T is the bootstrap observation. See docs/rollouts.md for every field.
 class RolloutLayout {
  public:
+  // Throws std::invalid_argument for no steps, games, actions, experts or episode steps, and std::length_error beyond
+  // what a process can address.
   explicit RolloutLayout(const RolloutShape& shape);
 
   const RolloutShape& shape() const noexcept { return shape_; }
   const std::vector<Field>& fields() const noexcept { return fields_; }
   const Field& field(const std::string& name) const;  // throws std::out_of_range
-  bool has(const std::string& name) const noexcept;
   std::size_t slot_bytes() const noexcept { return slot_bytes_; }
-  std::size_t final_capacity() const noexcept { return final_capacity_; }
-  std::size_t record_capacity() const noexcept { return record_capacity_; }
   std::uint64_t checksum() const noexcept { return checksum_; }  // of every name, dtype, shape and offset
 
  private:
   void add(std::string name, Dtype dtype, std::vector<std::size_t> shape);
   void add_observation(const std::string& prefix, std::vector<std::size_t> rows);
-  void add_episode_records();
+  void add_episode_records(std::size_t most);
 
   RolloutShape shape_;
   std::vector<Field> fields_;
   std::size_t slot_bytes_;
-  std::size_t final_capacity_;
-  std::size_t record_capacity_;
   std::uint64_t checksum_ = 0;
 };
 

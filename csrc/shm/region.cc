@@ -1,17 +1,14 @@
 #include "shm/region.h"
 
-#include <sys/mman.h>
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
-#include <new>
+#include <memory>
 #include <stdexcept>
-#include <system_error>
+#include <string>
 #include <utility>
 
+#include "shm/futex.h"
 #include "shm/settings.h"
+#include "sizes.h"
 
 namespace pbm::shm {
 namespace {
@@ -31,12 +28,14 @@ struct RegionHeader {
   std::atomic<std::uint64_t> deliveries;  // the order of delivered slots
 };
 
-constexpr std::size_t kPage = 4096;
-std::size_t pages(std::size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
+RegionHeader& header_of(const SharedMemory& memory) noexcept { return *reinterpret_cast<RegionHeader*>(memory.data()); }
 
-RegionHeader& region_header(std::uint8_t* base) { return *reinterpret_cast<RegionHeader*>(base); }
+template <typename T>
+T* at(const SharedMemory& memory, std::size_t offset) noexcept {
+  return reinterpret_cast<T*>(memory.data() + offset);
+}
 
-[[noreturn]] void fail(const char* what) { throw std::system_error(errno, std::generic_category(), what); }
+static_assert(std::atomic<double>::is_always_lock_free, "a lock would belong to one process");
 
 std::size_t checked(std::size_t index, std::size_t count, const char* what) {
   if (index >= count) throw std::out_of_range("the region has no " + std::string(what) + " " + std::to_string(index));
@@ -45,102 +44,72 @@ std::size_t checked(std::size_t index, std::size_t count, const char* what) {
 
 }  // namespace
 
-Region::Region(const RegionSpec& spec, const nethack::GameSettings& game)
-    : Region(FileDescriptor(memfd_create("pbm-region", MFD_CLOEXEC)), spec, game, true) {}
-
-Region::Region(FileDescriptor memory_file, const RegionSpec& spec, const nethack::GameSettings& game, bool create)
-    : spec_(spec), game_(game), layout_(spec.rollout), memory_file_(std::move(memory_file)) {
+RegionOffsets::RegionOffsets(const RegionSpec& spec, const RolloutLayout& layout) {
   if (spec.slots == 0 || spec.actors == 0 || spec.groups_per_actor == 0) {
     throw std::invalid_argument("a region needs at least one slot, one actor and one group");
   }
-  if (groups() > kMostGroups)
+  if (product(spec.actors, spec.groups_per_actor) > kMostGroups) {
     throw std::invalid_argument("a region has at most " + std::to_string(kMostGroups) + " groups");
-  states_bytes_ = 2 * spec.rollout.games * spec.rollout.state * sizeof(float);
-  actors_offset_ = pages(sizeof(RegionHeader));
-  groups_offset_ = pages(actors_offset_ + spec.actors * sizeof(ActorBlock));
-  states_offset_ = pages(groups_offset_ + groups() * sizeof(GroupBlock));
-  slots_offset_ = pages(states_offset_ + groups() * states_bytes_);
-  bytes_ = slots_offset_ + spec.slots * layout_.slot_bytes();
-  if (memory_file_.get() < 0) fail("making a shared region failed");
-  if (create && ftruncate(memory_file_.get(), static_cast<off_t>(bytes_)) != 0) fail("sizing a shared region failed");
-  map();
-  if (!create) return;
-  auto& header = *new (base_) RegionHeader{};
-  header.bytes = bytes_;
+  }
+  group_states_bytes = product(2 * sizeof(float), product(spec.rollout.games, spec.rollout.state));
+  actors = round_up(sizeof(RegionHeader), kPage);
+  groups = round_up(actors + spec.actors * sizeof(ActorBlock), kPage);
+  states = round_up(groups + spec.groups() * sizeof(GroupBlock), kPage);
+  slots = round_up(states + product(spec.groups(), group_states_bytes), kPage);
+  bytes = slots + product(spec.slots, layout.slot_bytes());
+}
+
+Region::Region(const RegionSpec& spec, const nethack::GameSettings& game)
+    : spec_(spec), game_(game), layout_(spec.rollout), offsets_(spec, layout_), memory_("pbm-region", offsets_.bytes) {
+  RegionHeader& header = *std::construct_at(&header_of(memory_));
   header.version = kVersion;
+  header.bytes = offsets_.bytes;
   header.layout_checksum = layout_.checksum();
   header.spec = spec;
   store_settings(header.settings, game);
-  for (std::size_t i = 0; i < spec_.actors; ++i) new (base_ + actors_offset_ + i * sizeof(ActorBlock)) ActorBlock{};
-  for (std::size_t i = 0; i < groups(); ++i) new (base_ + groups_offset_ + i * sizeof(GroupBlock)) GroupBlock{};
-  for (std::size_t i = 0; i < spec_.slots; ++i) new (slot(i)) SlotHeader{};
+  for (std::size_t i = 0; i < spec_.actors; ++i) std::construct_at(&actor(i));
+  for (std::size_t i = 0; i < groups(); ++i) std::construct_at(&group(i));
+  for (std::size_t i = 0; i < spec_.slots; ++i) std::construct_at(&this->header(i));
   header.magic = kMagic;  // last: until now it is no region
 }
 
+Region::Region(SharedMemory memory, const RegionSpec& spec, nethack::GameSettings game)
+    : spec_(spec), game_(std::move(game)), layout_(spec.rollout), offsets_(spec, layout_), memory_(std::move(memory)) {}
+
 Region Region::attach(int fd) {
-  struct stat status{};
-  if (fstat(fd, &status) != 0) fail("the shared region's descriptor is not open");
-  if (status.st_size < static_cast<off_t>(sizeof(RegionHeader)))
-    throw std::runtime_error("not a shared region: too small");
-  void* mapped = mmap(nullptr, sizeof(RegionHeader), PROT_READ, MAP_SHARED, fd, 0);
-  if (mapped == MAP_FAILED) fail("mapping the shared region failed");
-  const auto& header = *static_cast<const RegionHeader*>(mapped);
-  const bool ours = header.magic == kMagic && header.version == kVersion &&
-                    header.bytes == static_cast<std::uint64_t>(status.st_size);
-  const RegionSpec spec = header.spec;
-  const nethack::GameSettings game = ours ? load_settings(header.settings) : nethack::GameSettings{};
-  const std::uint64_t checksum = header.layout_checksum;
-  munmap(mapped, sizeof(RegionHeader));
-  if (!ours) throw std::runtime_error("not a shared region of this version");
-  Region region(FileDescriptor(dup(fd)), spec, game, false);
-  if (region.layout_.checksum() != checksum || region.bytes_ != static_cast<std::size_t>(status.st_size)) {
+  SharedMemory memory = SharedMemory::attach(fd);
+  if (memory.bytes() < sizeof(RegionHeader)) throw std::runtime_error("not a shared region: too small");
+  const RegionHeader& header = header_of(memory);
+  if (header.magic != kMagic || header.version != kVersion || header.bytes != memory.bytes()) {
+    throw std::runtime_error("not a shared region of this version");
+  }
+  Region region(std::move(memory), header.spec, load_settings(header.settings));
+  if (region.layout_.checksum() != header.layout_checksum || region.offsets_.bytes != header.bytes) {
     throw std::runtime_error("the shared region was laid out by another build");
   }
   return region;
 }
 
-Region::Region(Region&& other) noexcept
-    : spec_(other.spec_),
-      game_(std::move(other.game_)),
-      layout_(std::move(other.layout_)),
-      actors_offset_(other.actors_offset_),
-      groups_offset_(other.groups_offset_),
-      states_offset_(other.states_offset_),
-      slots_offset_(other.slots_offset_),
-      bytes_(other.bytes_),
-      states_bytes_(other.states_bytes_),
-      memory_file_(std::move(other.memory_file_)),
-      base_(std::exchange(other.base_, nullptr)) {}
-
-Region::~Region() {
-  if (base_ != nullptr) munmap(base_, bytes_);
-}
-
-void Region::map() {
-  void* mapped = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, memory_file_.get(), 0);
-  if (mapped == MAP_FAILED) fail("mapping the shared region failed");
-  base_ = static_cast<std::uint8_t*>(mapped);
-}
-
-ControlBlock& Region::control() noexcept { return region_header(base_).control; }
-Bells& Region::bells() noexcept { return region_header(base_).bells; }
+ControlBlock& Region::control() noexcept { return header_of(memory_).control; }
+Bells& Region::bells() noexcept { return header_of(memory_).bells; }
 
 ActorBlock& Region::actor(std::size_t index) {
-  const std::size_t i = checked(index, spec_.actors, "actor");
-  return reinterpret_cast<ActorBlock*>(base_ + actors_offset_)[i];
+  return at<ActorBlock>(memory_, offsets_.actors)[checked(index, spec_.actors, "actor")];
 }
 
 GroupBlock& Region::group(std::size_t index) {
-  const std::size_t i = checked(index, groups(), "group");
-  return reinterpret_cast<GroupBlock*>(base_ + groups_offset_)[i];
+  return at<GroupBlock>(memory_, offsets_.groups)[checked(index, groups(), "group")];
 }
 
 std::uint8_t* Region::slot(std::size_t index) {
-  return base_ + slots_offset_ + checked(index, spec_.slots, "slot") * layout_.slot_bytes();
+  return memory_.data() + offsets_.slots + checked(index, spec_.slots, "slot") * layout_.slot_bytes();
 }
 
-float* Region::states(std::size_t group) {
-  return reinterpret_cast<float*>(base_ + states_offset_ + checked(group, groups(), "group") * states_bytes_);
+SlotHeader& Region::header(std::size_t slot_index) { return *reinterpret_cast<SlotHeader*>(slot(slot_index)); }
+
+float* Region::states(std::size_t group_index) {
+  const std::size_t before = checked(group_index, groups(), "group") * offsets_.group_states_bytes;
+  return at<float>(memory_, offsets_.states + before);
 }
 
 std::optional<std::size_t> Region::take_free(Owner owner) {
@@ -152,7 +121,7 @@ std::optional<std::size_t> Region::take_free(Owner owner) {
 
 bool Region::deliver(std::size_t index, Owner owner) {
   SlotHeader& slot = header(index);
-  slot.delivery.store(region_header(base_).deliveries.fetch_add(1), std::memory_order_relaxed);
+  slot.delivery.store(header_of(memory_).deliveries.fetch_add(1), std::memory_order_relaxed);
   if (!hand_over(slot, owner, Owner::kDelivered)) return false;
   futex_notify(bells().deliveries);
   return true;
@@ -161,7 +130,7 @@ bool Region::deliver(std::size_t index, Owner owner) {
 std::vector<std::size_t> Region::take_delivered(std::size_t count) {
   // What is delivered while we look waits for the next time: behind our back a group may deliver into a slot that we
   // have passed, then into one that lies ahead, and the second rollout would overtake the first.
-  const std::uint64_t horizon = region_header(base_).deliveries.load();
+  const std::uint64_t horizon = header_of(memory_).deliveries.load();
   std::vector<std::pair<std::uint64_t, std::size_t>> waiting;
   for (std::size_t i = 0; i < spec_.slots; ++i) {
     if (shm::load(header(i)).owner != Owner::kDelivered) continue;
@@ -182,17 +151,16 @@ void Region::give_back(std::size_t index) {
   if (!hand_over(header(index), Owner::kLearner, Owner::kFree)) {
     throw std::logic_error("slot " + std::to_string(index) + " is not the learner's");
   }
-  for (std::size_t i = 0; i < spec_.actors; ++i) futex_notify(actor(i).bell);
+  notify_actors();
 }
 
 std::size_t Region::take_back_actor(std::size_t index) {
   std::size_t held = 0;
   for (std::size_t g = index * spec_.groups_per_actor; g < (index + 1) * spec_.groups_per_actor; ++g) {
     renew(group(g));  // before its slots are freed: nobody answers into a slot that is somebody else's
-    for (std::size_t i = 0; i < spec_.slots; ++i)
-      held += take_back(header(i), group_owner(static_cast<std::uint16_t>(g)));
+    for (std::size_t i = 0; i < spec_.slots; ++i) held += take_back(header(i), group_owner(g));
   }
-  for (std::size_t i = 0; i < spec_.actors; ++i) futex_notify(actor(i).bell);
+  notify_actors();
   return held;
 }
 
@@ -206,7 +174,7 @@ std::vector<Region::Request> Region::requests(std::size_t limit, std::size_t fir
   std::vector<Request> found;
   for (std::size_t i = 0; i < groups() && found.size() < limit; ++i) {
     const std::size_t g = (first + i) % groups();
-    GroupBlock& block = group(g);
+    const GroupBlock& block = group(g);
     const std::uint64_t word = block.turn.load(std::memory_order_acquire);
     const Turn turn = Turn::unpack(word);
     if (turn.whose != Whose::kPolicy) continue;
@@ -228,7 +196,7 @@ bool Region::actor_has_work(std::size_t index) {
     if (shm::load(group(g)).whose != Whose::kActor) continue;
     for (std::size_t i = 0; i < spec_.slots; ++i) {
       const Owner owner = shm::load(header(i)).owner;
-      if (owner == Owner::kFree || owner == group_owner(static_cast<std::uint16_t>(g))) return true;
+      if (owner == Owner::kFree || owner == group_owner(g)) return true;
     }
   }
   return false;
@@ -237,8 +205,12 @@ bool Region::actor_has_work(std::size_t index) {
 void Region::wake_everybody() noexcept {
   futex_notify(bells().requests);
   futex_notify(bells().deliveries);
-  for (std::size_t i = 0; i < spec_.actors; ++i)
-    futex_notify(reinterpret_cast<ActorBlock*>(base_ + actors_offset_)[i].bell);
+  notify_actors();
+}
+
+void Region::notify_actors() noexcept {
+  auto* const blocks = at<ActorBlock>(memory_, offsets_.actors);
+  for (std::size_t i = 0; i < spec_.actors; ++i) futex_notify(blocks[i].bell);
 }
 
 }  // namespace pbm::shm

@@ -1,25 +1,17 @@
 #include "shm/settings.h"
 
 #include <algorithm>
-#include <cstring>
 #include <iterator>
 #include <stdexcept>
 
+#include "text.h"
+
 namespace pbm::shm {
-namespace {
-
-template <std::size_t N>
-void copy_text(char (&to)[N], const std::string& from) {
-  if (from.size() >= N) throw std::length_error("too long for the shared region: " + from);
-  std::memcpy(to, from.c_str(), from.size() + 1);
-}
-
-}  // namespace
 
 void store_settings(SharedSettings& to, const nethack::GameSettings& from) {
-  copy_text(to.library, from.library);
-  copy_text(to.data_directory, from.data_directory);
-  copy_text(to.options, from.options);
+  copy_text(to.library, from.library, "the path of libnethack.so");
+  copy_text(to.data_directory, from.data_directory, "the path of NetHack's data");
+  copy_text(to.options, from.options, "the string of NetHack's options");
   if (from.keys.size() > std::size(to.keys)) throw std::length_error("too many actions for the shared region");
   std::copy(from.keys.begin(), from.keys.end(), to.keys);
   to.num_keys = static_cast<std::int32_t>(from.keys.size());

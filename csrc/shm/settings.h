@@ -1,6 +1,9 @@
 // GameSettings as shared memory can hold it, so that another process can make the same games.
 #pragma once
 
+#include <cstdint>
+
+#include "nethack/abi.h"
 #include "nethack/game.h"
 
 namespace pbm::shm {
@@ -8,7 +11,7 @@ namespace pbm::shm {
 struct SharedSettings {
   char library[4096];
   char data_directory[4096];
-  char options[8192];
+  char options[sizeof nethack::nle_settings::options];
   std::int32_t keys[256];
   std::int32_t num_keys;
   nethack::TaskSettings task;

@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "sizes.h"
+
 namespace pbm::shm {
 
 enum class Owner : std::uint16_t {
@@ -17,8 +19,9 @@ enum class Owner : std::uint16_t {
 
 constexpr std::size_t kMostGroups = 0x10000 - static_cast<std::size_t>(Owner::kFirstGroup);
 
-constexpr Owner group_owner(std::uint16_t group) noexcept {
-  return static_cast<Owner>(static_cast<std::uint16_t>(Owner::kFirstGroup) + group);
+// The owner that group `group` of a region is, below kMostGroups.
+constexpr Owner group_owner(std::size_t group) noexcept {
+  return static_cast<Owner>(static_cast<std::size_t>(Owner::kFirstGroup) + group);
 }
 
 struct SlotState {
@@ -34,11 +37,11 @@ struct SlotState {
   }
 };
 
-struct alignas(64) SlotHeader {
+struct alignas(kCacheLine) SlotHeader {
   std::atomic<std::uint64_t> state{0};
   std::atomic<std::uint64_t> delivery{0};  // its place in the order of deliveries; written before it is delivered
 };
-static_assert(sizeof(SlotHeader) == 64 && std::atomic<std::uint64_t>::is_always_lock_free);
+static_assert(sizeof(SlotHeader) == kCacheLine && std::atomic<std::uint64_t>::is_always_lock_free);
 
 inline SlotState load(const SlotHeader& slot) noexcept {
   return SlotState::unpack(slot.state.load(std::memory_order_acquire));

@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "sizes.h"
+
 namespace pbm::shm {
 
 enum class Whose : std::uint8_t {
@@ -28,7 +30,7 @@ struct Turn {
   }
 };
 
-struct alignas(64) GroupBlock {
+struct alignas(kCacheLine) GroupBlock {
   std::atomic<std::uint64_t> turn{0};
   std::atomic<std::uint32_t> slot{0};  // of the request; written before the turn goes to the policy
   std::atomic<std::uint32_t> step{0};

@@ -24,6 +24,7 @@
 #include <string>
 #include <thread>
 
+#include "shm/futex.h"
 #include "shm/region.h"
 
 namespace {

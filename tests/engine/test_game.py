@@ -15,6 +15,7 @@ from polybeast_moe import _C
 from polybeast_moe.config import EnvConfig
 from polybeast_moe.envs.engine import ACTIONS, game_settings
 from polybeast_moe.envs.nle_package import check_nle
+from polybeast_moe.envs.tasks import TaskOptions
 
 MakeGame = Callable[..., _C.Game]
 
@@ -175,8 +176,8 @@ def test_gold_and_depth_are_parts_of_the_score(make_game: MakeGame) -> None:
 def test_unknown_actions_are_refused_and_the_game_goes_on(make_game: MakeGame) -> None:
     game = make_game()
     game.reset(1, 2)
-    for action in (-1, len(ACTIONS)):
-        with pytest.raises(IndexError):
+    for action in (-1, len(ACTIONS), 2**32):
+        with pytest.raises(IndexError, match=f"action {action} is not one of {len(ACTIONS)}"):
             game.step(action)
     game.step(0)
 
@@ -193,6 +194,27 @@ def test_what_nethack_would_exit_for_is_an_exception(tmp_path: Path) -> None:
     (tmp_path / "broken" / "nhdat").symlink_to(package.data / "nhdat")
     broken.reset(1, 2)
     assert broken.step(0)[1:] == (False, False)
+
+
+def test_a_game_that_nethack_gives_up_ends_with_that_step(tmp_path: Path) -> None:
+    """A wizard's #panic ends NetHack as a broken game of its own would."""
+    package = check_nle()
+    typed = [*map(ord, "#panic\ry"), ord("s")]
+    options = TaskOptions(wizard=True, actions=typed, allow_all_yn_questions=True, allow_all_modes=True)
+    settings = options.game_settings("NetHackScore-v0", 1_600_000_000, package)
+    game = _C.Game(_C.LibraryFile(str(package.library)), settings, tmp_path / "game")
+    game.reset(1, 2)
+    for action in range(len(typed) - 2):
+        game.step(action)
+    with pytest.raises(_C.FatalGameError, match="NetHack"):
+        game.step(len(typed) - 2)
+    assert not game.running
+    assert game.episode()["how_done"] == -2
+    assert game.episode()["length"] == len(typed) - 1
+    with pytest.raises(RuntimeError, match="call reset first"):
+        game.step(0)
+    game.reset(1, 2)
+    assert game.step(len(typed) - 1)[1:] == (False, False)
 
 
 def test_a_game_removes_its_files(make_game: MakeGame, tmp_path: Path) -> None:
@@ -228,3 +250,18 @@ def test_a_library_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.so").write_text("not a library at all, only a few words of text that go on for a while")
     with pytest.raises(RuntimeError, match="not a 64-bit shared object"):
         _C.LibraryFile(str(tmp_path / "text.so"))
+    header = bytearray(check_nle().library.read_bytes()[:64])
+    header[32:40] = (2**64 - 56).to_bytes(8, "little")  # one program header, just before where addresses begin anew
+    header[56:58] = (1).to_bytes(2, "little")
+    (tmp_path / "header.so").write_bytes(header)
+    with pytest.raises(RuntimeError, match="truncated"):
+        _C.LibraryFile(str(tmp_path / "header.so"))
+
+
+def test_what_the_system_refuses_is_an_os_error(tmp_path: Path) -> None:
+    package = check_nle()
+    (tmp_path / "game").mkdir()
+    (tmp_path / "game" / "perm").mkdir()  # where a file must be
+    with pytest.raises(IsADirectoryError, match="cannot create"):
+        _C.Game(_C.LibraryFile(str(package.library)), game_settings(EnvConfig(), package), tmp_path / "game")
+    assert not (tmp_path / "game").exists()

@@ -25,6 +25,9 @@ from waiting import wait_until
 import polybeast_moe.envs
 from polybeast_moe import _C
 from polybeast_moe.envs import TASKS, EndStatus, NetHackVectorEnv
+from polybeast_moe.envs.nle_package import check_nle
+from polybeast_moe.envs.tasks import TaskOptions
+from polybeast_moe.envs.workers import PROGRAM
 from polybeast_moe.errors import UserError
 
 KEYS = ("glyphs", "blstats", "message")
@@ -313,6 +316,37 @@ def test_a_process_that_dies_ends_its_games_and_is_replaced(make_env: MakeEnv) -
     for _ in range(3):
         terminated = env.step(np.zeros(4, dtype=int))[2]
     assert not terminated.any()
+
+
+def test_what_comes_to_all_processes_of_a_job_is_left_to_the_one_that_made_them(make_env: MakeEnv) -> None:
+    env = make_env(num_envs=2, num_processes=2)
+    env.reset(seed=1)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        for pid in env._player.pids:
+            os.kill(pid, number)
+    for _ in range(3):
+        assert not env.step(np.zeros(2, dtype=int))[2].any()
+
+
+def test_games_and_workers_that_a_block_has_not_are_refused(tmp_path: Path) -> None:
+    settings = TaskOptions().game_settings("NetHackScore-v0", CLOCK, check_nle())
+    block = _C.GameBlock(settings, 2, 1, ["blstats"], False)
+    with pytest.raises(IndexError, match="no games 1 to 3"):
+        _C.Games(block, 1, 3, tmp_path)
+    command = [PROGRAM, str(block.fd), "1", str(tmp_path), str(os.getpid())]
+    worker = subprocess.run(command, pass_fds=(block.fd,), capture_output=True, text=True)
+    assert (worker.returncode, worker.stderr) == (70, "pbm-games-1: the block of games has no worker 1\n")
+
+
+def test_an_action_is_read_in_all_its_64_bits(tmp_path: Path) -> None:
+    settings = TaskOptions().game_settings("NetHackScore-v0", CLOCK, check_nle())
+    block = _C.GameBlock(settings, 1, 0, ["blstats"], False)
+    games, fields = _C.Games(block, 0, 1, tmp_path), block.fields()
+    fields["todo"][:] = _C.TODO_RESET
+    games.run()
+    fields["todo"][:], fields["action"][:] = _C.TODO_STEP, 2**32
+    with pytest.raises(IndexError, match=f"action {2**32} is not one of"):
+        games.run()
 
 
 def test_processes_die_with_whoever_made_them(tmp_path: Path) -> None:

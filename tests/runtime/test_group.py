@@ -14,6 +14,7 @@ from polybeast_moe import _C
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs import NetHackVectorEnv
 from polybeast_moe.envs.engine import ACTIONS, game_settings
+from polybeast_moe.envs.tasks import TaskOptions
 from polybeast_moe.runtime.rollouts import Rollout, make_batch, rollout_layout
 
 RUN_SEED, FIRST_GAME, SLOTS = 5, 40, 14
@@ -274,6 +275,17 @@ def test_an_action_that_does_not_exist_is_refused(make_config, nle_package, tmp_
     play.rollouts[0]["action"][0, 1] = action
     with pytest.raises(IndexError, match=f"action {action} of game {FIRST_GAME + 1}"):
         play.group.step(play.region, 0, 0)
+
+
+def test_games_that_a_layout_has_no_room_for_are_refused(make_config, nle_package, tmp_path) -> None:
+    """A slot keeps so many final observations as episodes can be truncated in it."""
+    layout = rollout_layout(make_config("env.max_episode_steps=100"), state_size=0)
+    library = _C.LibraryFile(str(nle_package.library))
+    short = game_settings(make_config("env.max_episode_steps=99").env, nle_package)
+    stalling = TaskOptions(actions=ACTIONS, max_episode_steps=100, no_progress_timeout=198)  # looked at twice a step
+    for settings in (short, stalling.game_settings("NetHackChallenge-v0", None, nle_package)):
+        with pytest.raises(ValueError, match="sooner than the layout has room for"):
+            _C.Group(library, settings, tmp_path / "group", layout, run_seed=0, first_game=0)
 
 
 def test_a_step_beyond_the_slot_is_refused(make_config, nle_package, tmp_path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -89,6 +92,12 @@ def test_a_layout_of_nothing_is_refused(key: str) -> None:
         _C.RolloutLayout(**SHAPE | {key: 0})
 
 
+@pytest.mark.parametrize("key", ["unroll", "games", "actions", "experts", "state", "crop"])
+def test_a_layout_beyond_all_memory_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="more memory than"):
+        _C.RolloutLayout(**SHAPE | {key: 2**62})
+
+
 def test_views_of_a_slot_are_the_regions_memory() -> None:
     region = _C.Region(_C.RolloutLayout(**SHAPE), 2)
     first, again, other = Rollout(region, 0), Rollout(region, 0), Rollout(region, 1)
@@ -125,6 +134,33 @@ def test_a_slot_that_does_not_exist_is_refused() -> None:
         region.slot(2)
     with pytest.raises(ValueError, match="at least one slot"):
         _C.Region(_C.RolloutLayout(**SHAPE), 0)
+
+
+def test_a_region_that_cannot_be_made_leaves_nothing_behind() -> None:
+    def mappings() -> int:
+        return Path("/proc/self/maps").read_text().count("pbm-region")
+
+    layout, before = _C.RolloutLayout(**SHAPE), mappings()
+    endless = _C.GameSettings(library="x" * 5000, data_directory="", options="", keys=[])
+    for arguments, message in (
+        ({"slots": 2, "game": endless}, "longer than 4095 bytes"),
+        ({"slots": 2**62}, "more memory than"),
+        ({"slots": 2, "actors": 2**62, "groups_per_actor": 4}, "more memory than"),
+        ({"slots": 2, "actors": 70_000}, "at most 65520 groups"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _C.Region(layout, **arguments)
+    assert mappings() == before
+
+
+def test_what_is_no_region_is_not_attached() -> None:
+    with pytest.raises(OSError, match="not open"):
+        _C.Region.attach(10_000)
+    with tempfile.TemporaryFile() as file:
+        for size in (64, 1 << 20):
+            file.truncate(size)
+            with pytest.raises(RuntimeError, match="not a shared region"):
+                _C.Region.attach(file.fileno())
 
 
 OWNERS = st.sampled_from([_C.OWNER_FREE, _C.OWNER_DELIVERED, _C.OWNER_LEARNER, _C.OWNER_FIRST_GROUP, 1000])

@@ -83,6 +83,7 @@ def test_an_answer_to_an_actor_that_is_no_more_is_void(region: _C.Region, tmp_pa
     assert [region.state(slot) for slot in range(3)] == [(_C.OWNER_FREE, 1, 0)] * 2 + [(_C.OWNER_FREE, 0, 0)]
     assert not region.answer(request)
     assert region.requests(9) == []
+    assert not actor.run_once()  # should it live after all, it plays no more
     successor = _C.Actor(region, 0, tmp_path / "second", 100)
     assert successor.run_once()
     assert answer_all(region) == 2

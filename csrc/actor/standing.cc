@@ -1,0 +1,72 @@
+#include "actor/standing.h"
+
+#include "fingerprint.h"
+#include "nethack/conditions.h"
+
+namespace pbm::actor {
+namespace {
+
+std::uint64_t fingerprint(const nethack::Game& game) noexcept {
+  const nethack::ObservationBuffers& seen = game.observation();
+  const nethack::EpisodeRecord& episode = game.episode();
+  Fingerprint all;
+  all.add(seen.glyphs.data(), seen.glyphs.size());
+  all.add(seen.blstats.data(), seen.blstats.size());
+  all.add(seen.message.data(), seen.message.size());
+  all.add(seen.inv_glyphs.data(), seen.inv_glyphs.size());
+  all.add(&episode.score, 1);
+  all.add(&episode.turns, 1);
+  all.add(&episode.length, 1);
+  all.add(&episode.episode_return, 1);
+  return all.value();
+}
+
+// False when an action does not exist, or ends the episode.
+bool play_actions(Player& player, const std::vector<std::uint8_t>& chosen, std::size_t actions) {
+  std::vector<std::uint64_t> unused(nethack::condition_words());
+  for (const std::uint8_t action : chosen) {
+    if (action >= actions) return false;
+    // For the memory of the stairs, which takes every observation.
+    nethack::evaluate_conditions(view_of(player.game->observation()), unused.data(), &player.stairs);
+    const nethack::StepResult result = player.game->step(action);
+    if (result.terminated || result.truncated) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Standing standing_of(const Player& player, bool begun) {
+  Standing standing;
+  standing.next_episode = player.next_episode;
+  standing.begun = begun;
+  if (!begun) return standing;
+  const nethack::EpisodeRecord& episode = player.game->episode();
+  standing.whole = player.actions.size() == static_cast<std::size_t>(episode.length);
+  standing.seeds = episode.seeds;
+  standing.frozen_steps = player.frozen_steps;
+  if (standing.whole) standing.actions = player.actions;
+  standing.alpha_entropy_sum = player.alpha_entropy_sum;
+  standing.fingerprint = fingerprint(*player.game);
+  return standing;
+}
+
+bool replay(Player& player, const Standing& standing, std::size_t actions) {
+  if (!standing.whole) return false;
+  player.game->task().set_frozen_steps(standing.frozen_steps);
+  player.stairs.forget();
+  try {
+    player.game->reset(standing.seeds);
+    if (!play_actions(player, standing.actions, actions)) return false;
+  } catch (const nethack::FatalGameError&) {
+    return false;
+  }
+  player.frozen_steps = standing.frozen_steps;
+  player.actions = standing.actions;
+  player.alpha_entropy_sum = standing.alpha_entropy_sum;
+  player.first = standing.actions.empty();
+  player.previous_action = player.first ? static_cast<std::int32_t>(actions) : standing.actions.back();
+  return fingerprint(*player.game) == standing.fingerprint;
+}
+
+}  // namespace pbm::actor

@@ -1,0 +1,31 @@
+// Where a game stands, so that another process can bring a game there by playing its episode again.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "actor/player.h"
+#include "nethack/game.h"
+
+namespace pbm::actor {
+
+struct Standing {
+  std::uint64_t next_episode = 0;
+  bool begun = false;             // the rest says nothing of a game that has not begun
+  bool whole = true;              // false: the episode is longer than the actions that were kept
+  nethack::Seeds seeds;           // of the running episode
+  std::int64_t frozen_steps = 0;  // NLE's count, as it was when the episode began
+  std::vector<std::uint8_t> actions;
+  double alpha_entropy_sum = 0.0;  // nats
+  std::uint64_t fingerprint = 0;   // of the observation and the record: what playing it again must give
+};
+
+// Where a player stands; `begun`: its first episode has.
+Standing standing_of(const Player& player, bool begun);
+
+// Plays the episode of a standing again, each action one of `actions`. False when it was not kept whole or does not
+// lead where it led: then the player's next episode must be started.
+bool replay(Player& player, const Standing& standing, std::size_t actions);
+
+}  // namespace pbm::actor
