@@ -111,7 +111,7 @@ def test_a_full_disk_is_said_and_the_run_ends_with_its_curriculum(start: Callabl
 
 
 def test_no_room_for_games_ends_the_run_with_the_reason(start: Callable[..., Run], full_disk) -> None:
-    code, last = start(ENDLESS, before=full_disk("temporary", "nr_inodes=16")).end()
+    code, last = start(ENDLESS, "runtime.deaths_allowed=1", before=full_disk("temporary", "nr_inodes=16")).end()
     assert code == 1
     assert last.startswith("polybeast-moe: pbm-actor-0.")
     assert "No space left on device" in last
