@@ -50,6 +50,13 @@ def test_a_score_on_the_threshold_is_off_the_support(backend: str) -> None:
     assert torch.equal(sparsemax(scores, backend=backend), torch.tensor([[0.75, 0.25, 0.0], [1.0, 0.0, 0.0]]))
 
 
+def test_a_weight_of_rounding_size_is_none(backend: str) -> None:
+    """Else the order of a sum would decide which expert runs."""
+    scores = torch.tensor([[0.0, -0.5, -0.75 + d] for d in (1.5e-13, 1.5e-10)], dtype=torch.float64)
+    support = sparsemax(scores, backend=backend) > 0
+    assert support.tolist() == [[True, True, False], [True, True, True]]
+
+
 @pytest.mark.parametrize("case", [name for name in ADVERSARIAL if name != "masked"])
 def test_agrees_with_entmax_in_value_and_gradient(backend: str, case: str) -> None:
     ours = ADVERSARIAL[case].double().requires_grad_()

@@ -152,6 +152,11 @@ def test_a_killed_actor_is_replaced_by_one_with_fresh_games(start_runtime, numbe
     assert supervisor.pids()["pbm-actor-0.1"] != before
     assert supervisor.restarts == 1
     assert supervisor.lost_rollouts <= 2  # one a group
+    region = supervisor.region
+    region.pause(True)
+    owners = settles(lambda: [region.state(slot)[0] for slot in range(len(region))])
+    held = [owner for owner in owners if owner >= _C.OWNER_FIRST_GROUP]
+    assert len(set(held)) == len(held), "what the dead one had begun is free again: no group has two"
     assert runtime.messages == [f"pbm-actor-0.1 was ended by {number.name}; a new one starts in 0.1 s"]
 
 
