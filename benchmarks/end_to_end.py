@@ -41,11 +41,13 @@ def train_command(config: str, overrides: list[str], run_dir: Path, window_secon
     return [*command, *overrides, *measured]
 
 
-def run(command: list[str], run_dir: Path, seconds: float) -> None:
+def run(command: list[str], run_dir: Path, seconds: float, code_when_stopped: int = 128 + signal.SIGTERM) -> None:
     """Trains until its wall clock says `seconds`, or its end if that comes first.
 
-    Raises SystemExit with the run's last words when it fails.
+    `code_when_stopped` is what the command ends with after a SIGTERM. Raises SystemExit with the run's last words when
+    it fails.
     """
+    fine = {0}
     # What it says goes into a file: nobody reads a pipe meanwhile, and a full one would hold the run up.
     with (
         tempfile.TemporaryFile("w+", errors="replace") as said,
@@ -56,6 +58,7 @@ def run(command: list[str], run_dir: Path, seconds: float) -> None:
             while process.poll() is None:
                 trained = last_wall_seconds(run_dir)
                 if trained >= seconds or time.monotonic() - started > seconds + LONGEST_START:
+                    fine.add(code_when_stopped)
                     process.send_signal(signal.SIGTERM)
                     break
                 time.sleep(0.1)
@@ -63,7 +66,7 @@ def run(command: list[str], run_dir: Path, seconds: float) -> None:
         except BaseException:
             process.terminate()
             raise
-        if process.returncode not in (0, 128 + signal.SIGTERM):
+        if process.returncode not in fine:
             said.seek(0)
             last_words = said.read()[-2_000:]
             raise SystemExit(f"the run failed with exit code {process.returncode}: {' '.join(command)}\n{last_words}")

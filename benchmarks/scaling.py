@@ -1,10 +1,11 @@
-"""Does the model of `polybeast-moe doctor --plan` predict runs of one and of two ranks on this machine?
+"""Does `polybeast-moe doctor --plan` predict what runs of one and of two ranks do on this machine?
 
-    python benchmarks/scaling.py [--seconds 20] [--results]
+    python benchmarks/scaling.py [--rounds 3] [--seconds 20] [--results]
 
-Costs come from the parts alone, each in as many single-threaded processes as there are cores (as in pipeline.py), and
-from the exchange of an update between two ranks that have nothing else to do. Then whole runs of one rank and of two,
-which the model has not seen.
+Runs of three shapes, taking turns: one rank on one core, one rank on all of them, two ranks on all of them. They are
+held against the model with the costs that the doctor has (parts beside each other in a run of one rank). Beside it
+stands what the model says with costs measured now, each part alone in as many single-threaded processes as there are
+cores (as in pipeline.py), and an exchange between two ranks that have nothing else to do.
 """
 
 from __future__ import annotations
@@ -12,22 +13,26 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import end_to_end
 import pipeline
 import results
 
-from polybeast_moe.scaling import Costs, plan_cpu
+from polybeast_moe.scaling import QUICKSTART, Costs, plan_cpu
 
 CONFIG = "configs/quickstart.yaml"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone"]
 EXCHANGES = 200
+WARM_UP = 15.0
+"""Seconds."""
 
 
 def exchange_microseconds() -> float:
@@ -68,21 +73,53 @@ def exchange() -> None:
         print(f"exchange {(time.process_time() - began) / EXCHANGES * 1e6}", flush=True)
 
 
-def frames_per_second(ranks: int, seconds: float) -> float:
+@dataclass(frozen=True)
+class Shape:
+    """A run's share of this machine: its ranks share the cores evenly."""
+
+    name: str
+    ranks: int
+    cores: int
+
+
+def shapes(cores: int) -> list[Shape]:
+    """What is run: the names are those of the goals, where there are any."""
+    whole = [Shape(f"scaling_model_{ranks}", ranks, cores) for ranks in (1, 2)]
+    return [*whole, Shape("one core", 1, 1)]
+
+
+def frames_per_second(shape: Shape, seconds: float) -> float:
     """Of a whole run, the median over its windows after the warm-up."""
+    usable = sorted(os.sched_getaffinity(0))[: shape.cores]
     with tempfile.TemporaryDirectory(prefix="scaling-") as directory:
         run_dir = Path(directory) / "run"
-        command = end_to_end.train_command(CONFIG, [], run_dir, 2.0)
-        if ranks > 1:
-            python, *rest = command
-            command = [python, *TORCHRUN, f"--nproc-per-node={ranks}", *rest]
-        end_to_end.run(command, run_dir, 15.0 + seconds)
-        counted = end_to_end.windows(end_to_end.read_metrics(run_dir), 15.0, 2.0)
+        python, *rest = end_to_end.train_command(CONFIG, [], run_dir, 2.0)
+        launcher = [*TORCHRUN, f"--nproc-per-node={shape.ranks}"] if shape.ranks > 1 else []
+        command = ["taskset", "--cpu-list", ",".join(map(str, usable)), python, *launcher, *rest]
+        # torchrun raises when it is signalled, after it has passed the signal on.
+        code_when_stopped = 1 if launcher else 128 + signal.SIGTERM
+        end_to_end.run(command, run_dir, WARM_UP + seconds, code_when_stopped)
+        counted = end_to_end.windows(end_to_end.read_metrics(run_dir), WARM_UP, 2.0)
     return statistics.median(window["frames_per_second"] for window in counted)
+
+
+def costs_alone(seconds: float, cores: int) -> Costs:
+    """Of each part in its best form with nothing but copies of itself beside it."""
+    rates = {
+        part: max(pipeline.together(part, games, seconds, CONFIG, [], cores) for games in pipeline.BATCHES[part])
+        for part in pipeline.PARTS
+    }
+    return Costs(**{part: 1e6 * cores / rate for part, rate in rates.items()}, exchange_us=exchange_microseconds())
+
+
+def described(costs: Costs) -> str:
+    parts = ", ".join(f"{part} {getattr(costs, part):.1f}" for part in pipeline.PARTS)
+    return f"{parts}; an update's exchange between two ranks {costs.exchange_us:,.0f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each shape, taking turns")
     parser.add_argument(
         "--seconds", type=float, default=20.0, help="measured time of each run; parts take a third of it"
     )
@@ -93,25 +130,33 @@ def main() -> None:
         exchange()
         return
     about, cores = results.machine(), len(os.sched_getaffinity(0))
-    part_seconds = arguments.seconds / 3
-    rates = {
-        part: max(pipeline.together(part, games, part_seconds, CONFIG, [], cores) for games in pipeline.BATCHES[part])
-        for part in pipeline.PARTS
-    }
-    costs = Costs(**{part: 1e6 * cores / rate for part, rate in rates.items()}, exchange_us=exchange_microseconds())
-    lines = ["| ranks | predicted frames/s | measured | measured over predicted | bound by |", "|---|---|---|---|---|"]
-    measured, raw = {}, {}
-    for ranks in (1, 2):
-        plan = plan_cpu(cores, costs, ranks)
-        found = frames_per_second(ranks, arguments.seconds)
-        ratio = found / plan.frames_per_second
-        measured[f"scaling_model_{ranks}"] = results.Measured(ratio, ratio, ratio)
-        raw[str(ranks)] = {"predicted": plan.frames_per_second, "measured": found, "bottleneck": plan.bottleneck}
-        lines.append(f"| {ranks} | {plan.frames_per_second:,.0f} | {found:,.0f} | {ratio:.2f} | {plan.bottleneck} |")
-    parts = ", ".join(f"{part} {getattr(costs, part):.1f}" for part in pipeline.PARTS)
+    alone = costs_alone(arguments.seconds / 3, cores)
+    found: dict[str, list[float]] = {shape.name: [] for shape in shapes(cores)}
+    for _ in range(arguments.rounds):
+        for shape in shapes(cores):
+            found[shape.name].append(frames_per_second(shape, arguments.seconds))
+    lines = [
+        "| ranks | cores | measured frames/s | doctor --plan says | measured over it | bound by | with costs alone |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    measured = {}
+    for shape in shapes(cores):
+        plan = plan_cpu(shape.cores, QUICKSTART, shape.ranks)
+        optimist = plan_cpu(shape.cores, alone, shape.ranks).frames_per_second
+        rates = found[shape.name]
+        ratio = statistics.median(rates) / plan.frames_per_second
+        lines.append(
+            f"| {shape.ranks} | {shape.cores} | {statistics.median(rates):,.0f} | {plan.frames_per_second:,.0f} | "
+            f"{ratio:.2f} | {plan.bottleneck} | {optimist:,.0f} |"
+        )
+        if shape.cores == cores:
+            measured[shape.name] = results.Measured(
+                ratio, min(rates) / plan.frames_per_second, max(rates) / plan.frames_per_second
+            )
     sections = [
-        f"Microseconds of a core a frame: {parts}; an update's exchange between two ranks {costs.exchange_us:,.0f}.",
         "\n".join(lines),
+        f"Microseconds of a core a frame, as doctor has them, parts beside each other: {described(QUICKSTART)}.",
+        f"Each part alone, measured now: {described(alone)}.",
     ]
     print("\n\n".join(sections))
     if arguments.results:
@@ -120,7 +165,7 @@ def main() -> None:
             title="The model of ranks against runs",
             measured=measured,
             sections=sections,
-            raw={"costs": {part: getattr(costs, part) for part in (*pipeline.PARTS, "exchange_us")}, "runs": raw},
+            raw={"doctor": asdict(QUICKSTART), "alone": asdict(alone), "frames_per_second": found},
             commands=[shlex.join(["python", "benchmarks/scaling.py", *sys.argv[1:]])],
             about=about,
         )

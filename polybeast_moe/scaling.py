@@ -20,7 +20,7 @@ class Costs:
     inference: float
     update: float
     exchange_us: float = 0.0
-    frames_per_update: int = 2048
+    frames_per_update: int = 1024
 
     @property
     def exchange(self) -> float:
@@ -28,9 +28,10 @@ class Costs:
         return self.exchange_us / self.frames_per_update
 
 
-QUICKSTART = Costs(engine=42.0, inference=45.0, update=71.0)
+QUICKSTART = Costs(engine=42.0, inference=45.0, update=71.0, exchange_us=7_900.0)
 """configs/quickstart.yaml at 12,600 frames/s on two cores: what its parts cost beside each other, more than each costs
-alone (docs/pipeline.md). benchmarks/scaling.py measures them alone."""
+alone (docs/pipeline.md). The exchange is that of two ranks that do nothing else. benchmarks/scaling.py holds runs of
+one and of two ranks against them."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from polybeast_moe import cli
 from polybeast_moe.scaling import Costs, GpuCosts, describe, plan_cpu, plan_gpu
 
-COSTS = Costs(engine=40.0, inference=50.0, update=110.0, exchange_us=20_480.0)
+COSTS = Costs(engine=40.0, inference=50.0, update=110.0, exchange_us=10_240.0)
 
 
 def test_two_cores_share_what_a_frame_costs() -> None:
