@@ -15,7 +15,7 @@ overwritten with values that no rollout may hold. Of every rollout it is checked
 
 In the end frames and episodes are those of the run's own files, every slot is free or delivered, and neither a process
 nor a folder is left. Any violation ends it with exit code 1. Recovery (frames/s of one second after a single kill
-against the median before) is reported and not judged: it says nothing on a busy machine.
+against the median before) is reported here and judged by pipeline_results.py: it says nothing on a busy machine.
 """
 
 from __future__ import annotations
