@@ -67,10 +67,11 @@ JOINED = ("blstats", "glyph_crop", "message", "conditions", "first", "previous_a
 
 
 class Violation(Exception):
-    """A rollout, or the end, is not as it must be."""
+    """A rollout, the end, or what is on the disk is not as it must be."""
 
 
-def require(holds: bool | torch.Tensor, what: str) -> None:
+def require(holds: object, what: str) -> None:
+    """Raises Violation, of what should hold, where it does not."""
     if not holds:
         raise Violation(what)
 
