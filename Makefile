@@ -34,7 +34,7 @@ docs: install
 SANITIZED := $(CURDIR)/build/sanitized
 SANITIZED_TESTS := tests/engine/test_game.py tests/envs/test_vector_env.py tests/envs/test_replay.py \
     tests/runtime/test_layout.py tests/runtime/test_slot_protocol.py tests/runtime/test_turns.py \
-    tests/runtime/test_group.py tests/graph/test_conditions.py
+    tests/runtime/test_group.py tests/graph/test_conditions.py tests/graph/test_stairs_memory.py
 test-sanitized: install
 	PBM_SANITIZE=address,undefined $(BIN)/python -W ignore setup.py -q build --build-base $(SANITIZED) \
 	    --build-lib $(SANITIZED)/lib

@@ -15,7 +15,7 @@ overwritten with values that no rollout may hold. Of every rollout it is checked
 
 In the end frames and episodes are those of the run's own files, every slot is free or delivered, and neither a process
 nor a folder is left. Any violation ends it with exit code 1. Recovery (frames/s of one second after a single kill
-against the median before) is reported and not judged: it says nothing on a busy machine.
+against the median before) is reported here and judged by pipeline_results.py: it says nothing on a busy machine.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ JOINED = ("blstats", "glyph_crop", "message", "conditions", "first", "previous_a
 
 
 class Violation(Exception):
-    """A rollout, or the end, is not as it must be."""
+    """A rollout, the end, or what is on the disk is not as it must be."""
 
 
-def require(holds: bool | torch.Tensor, what: str) -> None:
+def require(holds: object, what: str) -> None:
+    """Raises Violation, of what should hold, where it does not."""
     if not holds:
         raise Violation(what)
 

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from chaos import Violation, require
 from end_to_end import read_rows
 from results import Measured, machine, write
 
@@ -69,15 +70,6 @@ OF_THE_MACHINE = (
     "inference_share",
     "update_share",
 )
-
-
-class Violation(Exception):
-    """Something on the disk is not as it must be."""
-
-
-def require(holds: object, what: str) -> None:
-    if not holds:
-        raise Violation(what)
 
 
 class Life:

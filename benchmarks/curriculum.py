@@ -33,6 +33,7 @@ from curriculum_rows import row_of
 from results import RESULTS, ROOT, machine
 
 from polybeast_moe.errors import RunFailed, UserError
+from polybeast_moe.files import replace_file
 from polybeast_moe.runtime.process import REQUEUE_CODE, die_with
 
 PLAN = Path(__file__).with_suffix(".yaml")
@@ -61,16 +62,14 @@ class Clock:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
             self.seconds = before + time.monotonic() - began
-            write_whole(self._file, {"seconds": self.seconds, "sittings": self.sittings})
+            replace_file(self._file, as_json({"seconds": self.seconds, "sittings": self.sittings}))
             if process.returncode is not None:
                 return
 
 
-def write_whole(file: Path, content: Any) -> None:
-    """Writes JSON, all of it or nothing."""
-    aside = file.with_name(file.name + ".part")
-    aside.write_text(json.dumps(content, separators=(",", ":")) + "\n")
-    aside.replace(file)
+def as_json(content: Any) -> bytes:
+    """What a file of one JSON value holds."""
+    return json.dumps(content, separators=(",", ":")).encode() + b"\n"
 
 
 @contextlib.contextmanager
@@ -200,7 +199,7 @@ def carry_on(plan: Plan, runs: Sequence[Run], arguments: argparse.Namespace) -> 
             except Interrupted as interrupted:
                 print(f"{run.name}: {interrupted}; start this again to go on", file=sys.stderr)
                 return 1
-            write_whole(rows / f"{run.name}.json", row)
+            replace_file(rows / f"{run.name}.json", as_json(row))
             print(f"{run.name}: {row['status']}, {outcome(row)}", flush=True)
     return 0
 

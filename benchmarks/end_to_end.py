@@ -1,7 +1,7 @@
 """Measures whole training runs: frames a second, and what a frame costs in engine, inference and update.
 
     python benchmarks/end_to_end.py                                    # configs/quickstart.yaml, one round
-    python benchmarks/end_to_end.py --rounds 3 --variant inline=runtime.mode=inline   # both, taking turns
+    python benchmarks/end_to_end.py --rounds 3 --variant inline=runtime.mode=inline,runtime.groups=1 # in turns
     python benchmarks/end_to_end.py configs/debug.yaml --seconds 5 --warm-up 3 runtime.unroll=32
 
 Each round is `polybeast-moe train` in a process of its own, stopped by SIGTERM when its time is up: what is measured is

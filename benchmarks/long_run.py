@@ -10,7 +10,6 @@ One run of one seed: it shows what is reached, not how surely.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import statistics
 import sys
@@ -18,6 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from end_to_end import read_rows
 from results import RESULTS, Measured, machine, write
 
 from polybeast_moe.errors import UserError
@@ -50,7 +50,7 @@ def publish(run_dir: Path, evaluation: Path, folder: Path) -> None:
     """Writes the pages. Raises UserError where a file is missing, or the evaluation is another snapshot's."""
     about = machine()
     episodes = read_episodes(run_dir / "episodes.csv")
-    last_row = read_rows(run_dir / "metrics.csv")[-1]
+    last_row = rows_of(run_dir / "metrics.csv")[-1]
     try:
         played = json.loads(evaluation.read_text())
     except (OSError, ValueError) as error:
@@ -89,22 +89,18 @@ def publish(run_dir: Path, evaluation: Path, folder: Path) -> None:
     )
 
 
-def read_rows(file: Path) -> list[dict[str, str]]:
-    """Rows of a CSV of the run. Raises UserError where there is none."""
-    try:
-        with file.open(newline="") as text:
-            rows = list(csv.DictReader(text))
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}; is {file.parent} a run directory?") from error
+def rows_of(file: Path) -> list[dict[str, str]]:
+    """Rows of a CSV of the run. Raises UserError where there are none."""
+    rows = read_rows(file) if file.is_file() else []
     if not rows:
-        raise UserError(f"{file}: no rows: the run has not begun")
+        raise UserError(f"{file}: no rows: is {file.parent} a run directory, and has the run begun?")
     return rows
 
 
 def read_episodes(file: Path) -> list[dict[str, float]]:
     """What each episode of training reached."""
     wanted = ("frames", "score", "depth", "length", "turns")
-    return [{key: float(row[key]) for key in wanted} for row in read_rows(file)]
+    return [{key: float(row[key]) for key in wanted} for row in rows_of(file)]
 
 
 def curve(episodes: Sequence[dict[str, float]]) -> list[dict[str, float]]:

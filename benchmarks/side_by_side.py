@@ -2,7 +2,7 @@
 
     python benchmarks/side_by_side.py --dry-run              # what is still to be run, and about how many minutes
     python benchmarks/side_by_side.py                        # all of it; may be stopped or killed, and started again
-    python benchmarks/side_by_side.py --search               # only which settings are best for each
+    python benchmarks/side_by_side.py --only search learning_search    # only which settings are best for each
     python benchmarks/side_by_side.py --only same_network --arms ours monobeast --rounds 3
     python benchmarks/side_by_side.py --results              # the page, of the rows that there are
 
@@ -37,13 +37,10 @@ from results import RESULTS, machine
 
 from polybeast_moe.errors import UserError, nearest
 
-SEARCHES = ("search", "learning_search")
-
 
 def chosen(plan: Plan, arguments: argparse.Namespace) -> list[Task]:
     """The tasks that the command line asks for. Raises UserError for a name that the plan does not have."""
-    only = arguments.only or (list(SEARCHES) if arguments.search else None)
-    for name in only or ():
+    for name in arguments.only or ():
         plan.measurement(name)
     arms = {arm.name for measurement in plan.measurements for arm in measurement.arms}
     for name in arguments.arms or ():
@@ -52,7 +49,7 @@ def chosen(plan: Plan, arguments: argparse.Namespace) -> list[Task]:
     return [
         task
         for task in plan.tasks()
-        if (only is None or task.measurement.name in only)
+        if (arguments.only is None or task.measurement.name in arguments.only)
         and (arguments.arms is None or task.arm.name in arguments.arms)
         and (arguments.rounds is None or task.arm.trials or task.index <= arguments.rounds)
     ]
@@ -179,7 +176,6 @@ def main() -> int:
     parser.add_argument(
         "--only", nargs="+", metavar="MEASUREMENT", help="these measurements of the plan (default: all)"
     )
-    parser.add_argument("--search", action="store_true", help="only the searches for settings")
     parser.add_argument("--arms", nargs="+", metavar="ARM", help="these arms (default: all)")
     parser.add_argument("--rounds", type=int, help="at most so many rounds")
     parser.add_argument("--seconds", type=float, help="measure every arm for so long instead; give --out too")

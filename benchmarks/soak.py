@@ -37,6 +37,7 @@ from results import RESULTS, Measured, machine, write
 from polybeast_moe.control.client import send
 from polybeast_moe.control.protocol import Command
 from polybeast_moe.errors import UserError
+from polybeast_moe.monitoring.resources import pss_bytes
 
 KINDS = ("pss_bytes", "descriptors", "mappings", "threads")
 LONGEST_START = 300.0
@@ -149,9 +150,12 @@ def look(trainer: int, run_dir: Path) -> dict[str, Any]:
     for process in [psutil.Process(trainer), *psutil.Process(trainer).children(recursive=True)]:
         try:
             name = Path(f"/proc/{process.pid}/comm").read_text().strip()
+            memory = pss_bytes(process.pid)
+            if memory is None:
+                continue
             found[name] = {
                 "pid": process.pid,
-                "pss_bytes": pss(process.pid),
+                "pss_bytes": memory,
                 "descriptors": process.num_fds(),
                 "mappings": len(Path(f"/proc/{process.pid}/maps").read_text().splitlines()),
                 "threads": process.num_threads(),
@@ -160,13 +164,6 @@ def look(trainer: int, run_dir: Path) -> dict[str, Any]:
             continue
     own = ("frames", "wall_seconds", "snapshot_wait_seconds")
     return {**{name: now[name] for name in own}, "processes": found}
-
-
-def pss(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    raise OSError("no PSS")
 
 
 def kill(trainer: int, kind: str) -> str:

@@ -120,6 +120,13 @@ def test_imports_point_downward(name: str) -> None:
         assert RANK[part(imported)] >= RANK[part(name)], f"{name or 'the package'} imports {imported}"
 
 
+def test_contributing_draws_these_layers() -> None:
+    drawn = re.search(r"```\n(__main__\n.+?)\n```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+    assert drawn is not None
+    names = drawn[1].replace("the package itself", "")
+    assert tuple(set(layer.split(", ")) for layer in names.split("\n")) == LAYERS
+
+
 def test_no_module_imports_itself_over_others() -> None:
     try:
         TopologicalSorter({name: ours(name) for name in MODULES}).prepare()

@@ -30,6 +30,14 @@ def test_an_installed_package_brings_every_configuration(tmp_path: Path) -> None
     assert found.stdout.strip() == str(brought)
 
 
+def test_an_image_is_built_without_what_the_machine_has_made() -> None:
+    """What `COPY . .` of the Containerfile leaves out."""
+    ignored = REPOSITORY / ".dockerignore"
+    assert ignored.is_file()
+    assert not ignored.is_symlink()
+    assert {".git", ".venv", "build", "runs", "**/*.so"} <= set(ignored.read_text().split())
+
+
 def test_the_newest_release_of_the_changelog_is_the_version() -> None:
     headings = re.findall(r"^## \[(.+?)\]", (REPOSITORY / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert headings[:2] == ["Unreleased", PROJECT["version"]]

@@ -34,6 +34,13 @@ def test_a_public_package_is_listed_whole(package: str) -> None:
     assert sorted(LISTED[name]) == sorted(importlib.import_module(name).__all__)
 
 
+def test_every_section_of_a_configuration_is_in_its_reference() -> None:
+    page = (DOCS / "reference" / "config.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^::: polybeast_moe\.config\.(\w+)$", page, re.MULTILINE)) == sorted(
+        LISTED["polybeast_moe.config"]
+    )
+
+
 def test_the_documentation_imports_what_is_listed() -> None:
     pages = [DOCS.parent / "README.md", *DOCS.glob("*.md"), *(DOCS / "howto").glob("*.md")]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages)

@@ -1,7 +1,7 @@
 """This project: `polybeast-moe train` in a process of its own, watched through its run directory.
 
 Settings are overrides of `configs/quickstart.yaml`; `network: own` is that configuration as it is. Where learning is
-compared the reward is the task's alone, as in the peers. The run directory's metrics come twice a second.
+compared the reward is the peers': the task's alone, through tanh. The run directory's metrics come twice a second.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ SHARED: dict[str, Any] = {
     "graph.enabled": False,
 }
 WITHOUT_ROUTER = ("load_balance",)
+# The peers' reward: tanh(task reward / 10). Each is a whole section in place of the quickstart's.
+PEERS_REWARD: dict[str, Any] = {
+    "learner.reward": {"transform": "tanh", "scale": 10.0},
+    **{f"phases.{phase}.reward": {"task": 1.0} for phase in PHASES},
+}
 LONGEST = 20_000_000  # frames, more than any measurement takes
 
 
@@ -50,8 +55,7 @@ def overrides(job: Job) -> dict[str, Any]:
         given["phases.deep_finetune.temperature"] = 0.5
         given |= {f"phases.{phase}.routing": "softmax" for phase in PHASES}
     if job.learning:
-        bonuses = ("new_squares", "new_deepest_level")
-        given |= {f"phases.{phase}.reward.{bonus}": 0.0 for phase in PHASES for bonus in bonuses}
+        given |= PEERS_REWARD
     lengths = {f"phases.{phase}.until.frames": end for phase, end in zip(PHASES, ends(job), strict=True)}
     return given | lengths | {key: value for key, value in job.settings.items() if key != "frames"}
 

@@ -39,7 +39,7 @@ class RouterConfig(Section):
     keep: PositiveInt | None = Field(None, description="in each state only so many best scores count; None: all")
     hidden: PositiveInt = 64
     score_bound: PositiveFloat = 1.0
-    operator_prior: bool = Field(True, description="add the graph's operator scores, summed per expert, to the scores")
+    operator_prior: bool = Field(True, description="add the graph's operator scores, their log-mean-exp per expert")
 
     @model_validator(mode="after")
     def _prior_is_learned(self) -> RouterConfig:

@@ -42,7 +42,7 @@ def _guarded(name: str, test: Callable[[], str]) -> Callable[[], Finding]:
 _ADVICE = {
     "engine": "make install builds it anew; pip install --force-reinstall nle==1.3.0 replaces NetHack",
     "kernels": "policy.mixture_backend=torch goes without the fused kernel",
-    "processes": "runtime.mode=inline goes without other processes; the log above says who ended and why",
+    "processes": "runtime.mode=inline runtime.groups=1 goes without them; the log above says who ended and why",
 }
 
 

@@ -74,7 +74,8 @@ class Played:
 
     seed: int
     records: list[Record] = field(default_factory=list)
-    """One an episode: `workers.RECORD`, `death`, `seed_core`, `seed_disp`, `gold` (gained), `alpha_entropy` (mean)."""
+    """One an episode: `workers.RECORD`, `death`, `seed_core`, `seed_disp`, `gold` (gained); of a policy also
+    `alpha_entropy` (mean)."""
     alpha: NDArray[np.float64] | None = None
     """[episodes, E]: alpha summed over each episode's steps; None for random actions."""
     seconds: float = 0.0
@@ -233,6 +234,7 @@ class _Tally:
 
     def played(self, seed: int, records: dict[int, Record], seconds: float) -> Played:
         ordered = [records[number] for number in sorted(records)]
-        for record, entropy in zip(ordered, self._entropy.tolist(), strict=True):
-            record["alpha_entropy"] = entropy / max(1, int(record["length"]))
+        if self._alpha is not None:
+            for record, entropy in zip(ordered, self._entropy.tolist(), strict=True):
+                record["alpha_entropy"] = entropy / max(1, int(record["length"]))
         return Played(seed, ordered, self._alpha, seconds)

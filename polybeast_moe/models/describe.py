@@ -16,11 +16,11 @@ _STACKS = 55  # of the inventory
 
 
 def describe(policy: nn.Module) -> str:
-    """A table of parameters and of the forward pass's multiply-adds, per part of the policy.
+    """A table of parameters and of the forward pass's floating-point operations, per part of the policy.
 
     Costs are counted by torch over two batches in which every pattern of conditions is distinct, and split into what
-    grows with the rows and what is paid once a pass. Elementwise work does not count. For a policy of the user's own
-    only the parameters are listed.
+    grows with the rows and what is paid once a pass. A multiply-add is two operations; elementwise work does not count.
+    For a policy of the user's own only the parameters are listed.
     """
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in policy.named_children()}
     parts = {name: parameters for name, parameters in parts.items() if parameters}

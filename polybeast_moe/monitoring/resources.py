@@ -22,7 +22,7 @@ def family_bytes() -> int:
     total, own = 0, psutil.Process()
     for process in (own, *own.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
-            total += _pss_bytes(process.pid) or process.memory_info().rss
+            total += pss_bytes(process.pid) or process.memory_info().rss
     return total
 
 
@@ -40,7 +40,8 @@ class FamilyMemory:
         return self._bytes
 
 
-def _pss_bytes(pid: int) -> int | None:
+def pss_bytes(pid: int) -> int | None:
+    """Returns the proportional set size of a process: shared pages divided among their users. None: not to be known."""
     try:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):

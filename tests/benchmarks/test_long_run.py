@@ -79,3 +79,11 @@ def test_an_evaluation_of_another_snapshot_is_refused(run_dir: Path, played: dic
     assert len(done.stderr.splitlines()) == 1
     assert "played by a snapshot of 5 frames, but the run has 2,000,000: evaluate its newest snapshot" in done.stderr
     assert not (run_dir.parent / "long_run.md").exists()
+
+
+def test_a_run_without_rows_is_refused(run_dir: Path, played: dict[str, Any]) -> None:
+    (run_dir / "metrics.csv").unlink()
+    done = write_page(run_dir, played)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "metrics.csv: no rows: is " in done.stderr

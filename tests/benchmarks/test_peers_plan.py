@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from scripts import BENCHMARKS, imported
 
+from polybeast_moe.config import RewardConfig, RewardWeights
 from polybeast_moe.config_files import load_config
 from polybeast_moe.errors import UserError
 
@@ -121,6 +122,20 @@ def test_the_committed_plan_names_systems_that_there_are_and_settings_that_we_ta
             words = [f"{key}={json.dumps(value)}" for key, value in modules.ours.overrides(job).items()]
             config = load_config(str(modules.ours.CONFIG), words)
             assert config.graph.enabled == (arm.network == "own")
+
+
+def test_where_learning_is_compared_the_reward_is_the_peers(modules) -> None:
+    """tanh(task reward / 10): no term, no other transform, whatever the quickstart has."""
+    tasks = [task for task in modules.plan.read_plan().tasks() if task.measurement.learning]
+    ours = {task.arm.name: task.arm for task in tasks if task.arm.system == "ours"}
+    assert {arm.network for arm in ours.values()} == {"own", "shared"}
+    for arm in ours.values():
+        job = modules.job.Job(Path(), 0, 1, network=arm.network, learning=True, settings=arm.settings)
+        words = [f"{key}={json.dumps(value)}" for key, value in modules.ours.overrides(job).items()]
+        config = load_config(str(modules.ours.CONFIG), words)
+        assert config.learner.reward == RewardConfig(transform="tanh", scale=10.0)
+        assert len(config.phases) == 4
+        assert all(phase.reward == RewardWeights(task=1.0) for phase in config.phases)
 
 
 def test_a_job_survives_its_file(modules, tmp_path: Path) -> None:
