@@ -361,9 +361,8 @@ class Trainer:
             advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum without its phase
             self._starts = state["starts"] + 1
             self._snapshots.go_on(snapshot)
-            if "held_out" in state:
-                self._held_out.restore(state["held_out"])
-                self._snapshots.kept = self._held_out.kept
+            self._held_out.restore(state["held_out"])
+            self._snapshots.kept = self._held_out.kept
             self._records.restore(state)  # refuses files that cannot be cut back; nothing is refused after it
         resuming.tell_of_other_versions(snapshot, self._console.log)
         self._records.events(operator.override_events(changes, self._controller, self._counters))
