@@ -32,7 +32,7 @@ from polybeast_moe.errors import UserError
 from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.models import Observation, build_policy
 from polybeast_moe.runtime.rollouts import Rollout
-from polybeast_moe.snapshots import load, newest_good
+from polybeast_moe.snapshots import find_snapshot, load
 
 GAMES, UNROLL, WARM_UP_ROLLOUTS = 64, 32, 8
 Player = Callable[[Rollout, int], Tensor]
@@ -49,10 +49,7 @@ def random_player(seed: int = 0) -> Player:
 def trained_player(run_dir: Path, seed: int = 0, overrides: Sequence[str] = ()) -> tuple[Player, RunConfig]:
     """The newest good snapshot of a run, at the routing and temperature that it was taken at."""
     config = load_config(run_dir / "config.yaml", overrides)
-    path, _ = newest_good(run_dir / "snapshots")
-    if path is None:
-        raise UserError(f"run directory {run_dir}: has no snapshot yet")
-    snapshot = load(path)
+    snapshot = load(find_snapshot(run_dir))
     settings = snapshot.state["controller"]["settings"]
     policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
     policy.load_state_dict(snapshot.weights)

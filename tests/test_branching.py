@@ -95,7 +95,7 @@ def test_what_does_not_fit_a_snapshot_leaves_nothing(ended: Path, tiny_file: Pat
     line = ["train", str(tiny_file), "--from", str(newest_path(ended)), *new]
     assert "policy.lstm cannot change" in refused(*line, "policy.lstm=8")
     assert "480 frames and" in refused(*line)  # both phases are over
-    assert "does not exist" in refused("train", str(tiny_file), "--from", str(tmp_path / "nowhere"), *new)
+    assert "there is no such directory" in refused("train", str(tiny_file), "--from", str(tmp_path / "nowhere"), *new)
     (newest_path(ended) / "state.json").write_text("{}")
     assert "state.json" in refused(*line)
     assert not (tmp_path / "new").exists()

@@ -15,8 +15,7 @@ from polybeast_moe.learning.guards import guarded
 from polybeast_moe.learning.phases import ControllerState, Settings
 from polybeast_moe.models import Policy, build_policy
 from polybeast_moe.ops.mixture import Routing
-from polybeast_moe.run_directory import RunDirectory, holds_run
-from polybeast_moe.snapshots import Snapshot, SnapshotError, load, newest_good
+from polybeast_moe.snapshots import Snapshot, SnapshotError, find_snapshot, load
 
 
 @dataclass(frozen=True)
@@ -53,24 +52,6 @@ def load_trained(path: str | Path) -> TrainedPolicy:
     routing, temperature, phase = _settings(snapshot, config)
     frames = int(snapshot.state["counters"]["frames"])
     return TrainedPolicy(policy, config, routing, temperature, phase, snapshot.path, frames)
-
-
-def find_snapshot(path: str | Path) -> Path:
-    """Returns the snapshot that `path` is, or the newest good one of the run directory that it is.
-
-    Raises:
-        UserError: it is neither, or a run without a good snapshot.
-    """
-    folder = Path(path)
-    if not holds_run(folder):
-        if not folder.exists():
-            raise UserError(f"{path}: neither a run directory nor a snapshot: there is no such directory")
-        return folder
-    found, passed_over = newest_good(RunDirectory.open(folder, lock=False).snapshots)
-    if found is None:
-        reason = f": {passed_over[0][1]}" if passed_over else ""
-        raise UserError(f"run directory {path}: no good snapshot{reason}")
-    return found
 
 
 def _config(snapshot: Snapshot) -> RunConfig:

@@ -107,6 +107,24 @@ def newest_good(root: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
     return None, passed_over
 
 
+def find_snapshot(path: str | Path) -> Path:
+    """Returns the snapshot that `path` is, not verified yet, or the newest good one of the run directory that it is.
+
+    Raises:
+        SnapshotError: it is neither, or a run without a good snapshot.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise SnapshotError(f"{path}: neither a run directory nor a snapshot: there is no such directory")
+    if not (folder / "config.yaml").is_file():  # no run
+        return folder
+    found, passed_over = newest_good(folder / "snapshots")
+    if found is None:
+        reason = f": {passed_over[0][1]}" if passed_over else ""
+        raise SnapshotError(f"run directory {path}: no good snapshot{reason}")
+    return found
+
+
 def notes_of(path: Path) -> dict[str, Any]:
     """Returns what a snapshot's manifest says of it (`kind`, `number`, ...); nothing where it cannot be read."""
     try:
