@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from polybeast_moe.config import RunConfig
-from polybeast_moe.config_files import config_of
+from polybeast_moe.config_files import config_of, with_overrides
 from polybeast_moe.envs.engine import ACTIONS
-from polybeast_moe.errors import UserError
 from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning.guards import guarded
 from polybeast_moe.learning.phases import ControllerState, Settings
 from polybeast_moe.models import Policy, build_policy
 from polybeast_moe.ops.mixture import Routing
+from polybeast_moe.resuming import restore_weights
 from polybeast_moe.snapshots import Snapshot, SnapshotError, find_snapshot, load
 
 
@@ -33,21 +34,21 @@ class TrainedPolicy:
     """Consumed in training."""
 
 
-def load_trained(path: str | Path) -> TrainedPolicy:
+def load_trained(path: str | Path, overrides: Sequence[str] = ()) -> TrainedPolicy:
     """Builds the policy of a snapshot, or of a run directory's newest good snapshot.
+
+    Args:
+        path: a snapshot's directory or a run's.
+        overrides: `section.key=value`, where it is to play under another configuration than its run's.
 
     Raises:
         UserError: there is none, it does not verify, or its policy or graph cannot be built any more.
     """
     snapshot = load(find_snapshot(path))
-    config = _config(snapshot)
+    config = with_overrides(_config(snapshot), overrides)
     graph = configured_graph(config)
     policy = build_policy(config, graph, num_actions=len(ACTIONS))
-    try:
-        policy.load_state_dict(snapshot.weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"snapshot {snapshot.path}: its weights are of another network: {reason}") from None
+    restore_weights(policy, snapshot, graph.hash if graph is not None else None)
     policy.requires_grad_(False)
     routing, temperature, phase = _settings(snapshot, config)
     frames = int(snapshot.state["counters"]["frames"])
