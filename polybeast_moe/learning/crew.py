@@ -20,8 +20,9 @@ from torch import nn
 from polybeast_moe.config import RunConfig
 from polybeast_moe.errors import RunFailed
 from polybeast_moe.learning.distributed import Ranks
-from polybeast_moe.learning.learner import Learner, UpdateReport, usage
+from polybeast_moe.learning.learner import Learner, UpdateReport
 from polybeast_moe.learning.phases import Settings
+from polybeast_moe.learning.usage import usage
 from polybeast_moe.runtime.loading import Feed
 from polybeast_moe.runtime.process import StopRequests
 from polybeast_moe.runtime.rollouts import Batch, EpisodeRow, Rollout
