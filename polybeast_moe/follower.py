@@ -10,6 +10,7 @@ import torch
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.envs.episode_record import EpisodeRecord
 from polybeast_moe.envs.games_folder import GamesFolder
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
 from polybeast_moe.graph.configured import configured_graph
@@ -23,7 +24,7 @@ from polybeast_moe.runtime.device import on_this_machine, use
 from polybeast_moe.runtime.loading import make_feed
 from polybeast_moe.runtime.make import make_runtime
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process, torch_cache_in
-from polybeast_moe.runtime.rollouts import Batch, EpisodeRow
+from polybeast_moe.runtime.rollouts import Batch
 from polybeast_moe.snapshots.randomness import random_states, restore_random_states, seed_all
 
 
@@ -85,7 +86,7 @@ class Follower:
         self._listen()
         self._runtime.start(stop)
         batch: Batch | None = None
-        episodes: list[EpisodeRow] = []
+        episodes: list[EpisodeRecord] = []
         while True:
             if batch is None and not self._idle:
                 batch, episodes = self._collect(stop)
@@ -110,7 +111,7 @@ class Follower:
         with closing(self._runtime):
             self._feed.close()
 
-    def _collect(self, stop: StopRequests) -> tuple[Batch | None, list[EpisodeRow]]:
+    def _collect(self, stop: StopRequests) -> tuple[Batch | None, list[EpisodeRecord]]:
         rollouts = self._feed.collect(until(self._patience, stop))
         if not rollouts:
             return None, []
@@ -119,7 +120,7 @@ class Follower:
         self._runtime.give_back(rollouts)
         return batch, episodes
 
-    def _update(self, batch: Batch | None, episodes: list[EpisodeRow], settings: Settings, total: int) -> None:
+    def _update(self, batch: Batch | None, episodes: list[EpisodeRecord], settings: Settings, total: int) -> None:
         frames = _frames(batch)
         report = self._learner.update(batch, settings, frames / total)
         self._ranks.to_lead(Part(frames, report, episodes, self._messages[:]))

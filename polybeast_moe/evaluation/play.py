@@ -22,8 +22,9 @@ from torch import Tensor
 from polybeast_moe import _C
 from polybeast_moe.config import EnvConfig
 from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.envs.episode_record import EpisodeRecord
 from polybeast_moe.evaluation.draws import draw, uniform
-from polybeast_moe.evaluation.games import GameTable, Record, Turn
+from polybeast_moe.evaluation.games import GameTable, Turn
 from polybeast_moe.evaluation.observe import observe
 from polybeast_moe.models import Observation, PolicyOutput
 from polybeast_moe.models.interface import moved
@@ -73,8 +74,8 @@ class Played:
     """What became of the episodes, in the order of their numbers."""
 
     seed: int
-    records: list[Record] = field(default_factory=list)
-    """One an episode: `workers.RECORD`, `death`, `seed_core`, `seed_disp`, `gold` (gained), `alpha_entropy` (mean)."""
+    records: list[EpisodeRecord] = field(default_factory=list)
+    """One an episode, of `EPISODE_FIELDS`."""
     alpha: NDArray[np.float64] | None = None
     """[episodes, E]: alpha summed over each episode's steps; None for random actions."""
     seconds: float = 0.0
@@ -231,7 +232,7 @@ class _Tally:
         self._alpha[moment.turn.episode] += alpha  # an episode is at most once in a turn
         self._entropy[moment.turn.episode] += moment.output.alpha_entropy.double().numpy()
 
-    def played(self, seed: int, records: dict[int, Record], seconds: float) -> Played:
+    def played(self, seed: int, records: dict[int, EpisodeRecord], seconds: float) -> Played:
         ordered = [records[number] for number in sorted(records)]
         for record, entropy in zip(ordered, self._entropy.tolist(), strict=True):
             record["alpha_entropy"] = entropy / max(1, int(record["length"]))
