@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class Follower:
         standing: Standing = ranks.from_lead(_NOTHING)
         self._policy.load_state_dict(standing.weights)
         self._learner.restore(standing.optimizer, standing.version)
-        self._runtime = make_runtime(
+        runtime = make_runtime(
             config,
             self._policy,
             package,
@@ -74,12 +74,16 @@ class Follower:
             log=self._messages.append,
             rank=ranks.rank,
         )
-        self._feed = make_feed(config, self._policy, self._runtime, self._messages.append)
-        own = standing.of(ranks.rank)
-        if own is not None:  # else there were fewer ranks: this one begins with its seed
-            told = self._runtime.restore(own["runtime"])
-            self._messages.extend([told] if told else [])
-            restore_random_states(own["random"])
+        with ExitStack() as parts:
+            self._runtime = parts.enter_context(closing(runtime))
+            feed = make_feed(config, self._policy, runtime, self._messages.append)
+            self._feed = parts.enter_context(closing(feed))
+            own = standing.of(ranks.rank)
+            if own is not None:  # else there were fewer ranks: this one begins with its seed
+                told = runtime.restore(own["runtime"])
+                self._messages.extend([told] if told else [])
+                restore_random_states(own["random"])
+            self._parts = parts.pop_all()
 
     def run(self, stop: StopRequests) -> None:
         """Collects and meets the others, round after round."""
@@ -108,8 +112,7 @@ class Follower:
 
     def close(self) -> None:
         """Ends the games."""
-        with closing(self._runtime):
-            self._feed.close()
+        self._parts.close()
 
     def _collect(self, stop: StopRequests) -> tuple[Batch | None, list[EpisodeRecord]]:
         rollouts = self._feed.collect(until(self._patience, stop))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -122,14 +122,18 @@ def play_episodes(
         The episodes; None when interrupted.
     """
     halves = 2 if episodes > 1 and games > 1 else 1
-    tables = [GameTable(env, seed, range(half, episodes, halves), max(1, games // halves)) for half in range(halves)]
+    each = max(1, games // halves)
     tally = _Tally(episodes)
-    began = time.perf_counter()
-    with _closing(tables), ThreadPoolExecutor(1) as engine:
+    with contextlib.ExitStack() as parts, ThreadPoolExecutor(1) as engine:
+        tables = [
+            parts.enter_context(contextlib.closing(GameTable(env, seed, range(half, episodes, halves), each)))
+            for half in range(halves)
+        ]
+        began = time.perf_counter()
         chooser = _Chooser(player, env, seed, routing, temperature, greedy, change)
         hands: list[Future[None]] = [engine.submit(table.begin) for table in tables]
         states: list[Tensor | None] = [None] * len(tables)
-        stairs = [[_C.StairsMemory() for _ in range(max(1, games // halves))] for _ in tables]
+        stairs = [[_C.StairsMemory() for _ in range(each)] for _ in tables]
         playing = True
         while playing:
             playing = False
@@ -150,15 +154,6 @@ def play_episodes(
                     progress(sum(len(table.records) for table in tables), tally.steps)
         records = {number: record for table in tables for number, record in table.records.items()}
     return tally.played(seed, records, time.perf_counter() - began)
-
-
-@contextlib.contextmanager
-def _closing(tables: list[GameTable]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for table in tables:
-            table.close()
 
 
 class _Chooser:
