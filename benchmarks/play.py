@@ -29,10 +29,9 @@ from polybeast_moe.config_files import load_config
 from polybeast_moe.envs.engine import ACTIONS, game_settings
 from polybeast_moe.envs.nle_package import check_nle
 from polybeast_moe.errors import UserError
-from polybeast_moe.graph.configured import configured_graph
-from polybeast_moe.models import Observation, build_policy
+from polybeast_moe.evaluation.trained import load_trained
+from polybeast_moe.models import Observation
 from polybeast_moe.runtime.rollouts import Rollout
-from polybeast_moe.snapshots import load, newest_good
 
 GAMES, UNROLL, WARM_UP_ROLLOUTS = 64, 32, 8
 Player = Callable[[Rollout, int], Tensor]
@@ -46,25 +45,18 @@ def random_player(seed: int = 0) -> Player:
     return lambda _rollout, _t: torch.randint(len(ACTIONS), (GAMES,), generator=generator)
 
 
-def trained_player(run_dir: Path, seed: int = 0, overrides: Sequence[str] = ()) -> tuple[Player, RunConfig]:
-    """The newest good snapshot of a run, at the routing and temperature that it was taken at."""
-    config = load_config(run_dir / "config.yaml", overrides)
-    path, _ = newest_good(run_dir / "snapshots")
-    if path is None:
-        raise UserError(f"run directory {run_dir}: has no snapshot yet")
-    snapshot = load(path)
-    settings = snapshot.state["controller"]["settings"]
-    policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS))
-    policy.load_state_dict(snapshot.weights)
-    state = policy.initial_state(GAMES)
+def trained_player(path: Path, seed: int = 0, overrides: Sequence[str] = ()) -> tuple[Player, RunConfig]:
+    """A snapshot, or the newest good one of a run, at the routing and temperature that it was taken at."""
+    trained = load_trained(path, overrides)
+    state = trained.policy.initial_state(GAMES)
     generator = torch.Generator().manual_seed(seed)
 
     def play(rollout: Rollout, t: int) -> Tensor:
-        output = policy.infer(
+        output = trained.policy.infer(
             rollout.observation(t),
             state,
-            routing=settings["routing"],
-            temperature=settings["temperature"],
+            routing=trained.routing,
+            temperature=trained.temperature,
             first=rollout["first"][t].bool(),
             weights_version=0,
         )
@@ -72,7 +64,7 @@ def trained_player(run_dir: Path, seed: int = 0, overrides: Sequence[str] = ()) 
             state.copy_(output.state)
         return torch.multinomial(torch.softmax(output.logits, -1), 1, generator=generator).squeeze(1)
 
-    return play, config
+    return play, trained.config
 
 
 def record(player: Player, rows: int, env: EnvConfig | None = None, every: int = 1) -> Observation:

@@ -73,8 +73,8 @@ void set_control(Region& region, std::int32_t phase, std::int32_t routing, doubl
 py::dict control_dict(Region& region) {
   const auto& control = region.control();
   return py::dict("phase"_a = control.phase.load(), "routing"_a = control.routing.load(),
-                  "temperature"_a = control.temperature.load(), "policy_version"_a = control.policy_version.load(),
-                  "paused"_a = control.paused.load() != 0, "stopped"_a = control.stopped.load() != 0);
+                  "temperature"_a = control.temperature.load(), "paused"_a = control.paused.load() != 0,
+                  "stopped"_a = control.stopped.load() != 0);
 }
 
 // Seconds of work so far: of all actors, and of the policy.
@@ -180,8 +180,6 @@ void bind_turns(py::module_& m, py::class_<Region>& region) {
 void bind_control(py::class_<Region>& region) {
   region.def_property_readonly("control", &control_dict)
       .def("set_control", &set_control, "phase"_a, "routing"_a, "temperature"_a)
-      .def("set_policy_version",
-           [](Region& self, std::int64_t version) { self.control().policy_version.store(version); })
       .def("pause",
            [](Region& self, bool on) {
              self.control().paused.store(on);
@@ -192,7 +190,6 @@ void bind_control(py::class_<Region>& region) {
              self.control().stopped.store(1);
              self.wake_everybody();
            })
-      .def("wake_everybody", &Region::wake_everybody)
       .def("actor_has_work", &Region::actor_has_work, "actor"_a)
       .def("busy_seconds", &busy_seconds)
       .def("add_policy_busy", &add_policy_busy, "seconds"_a)

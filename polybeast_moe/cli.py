@@ -242,7 +242,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
             return control(Path(arguments.run_dir), arguments.words, as_json=arguments.json, use_inbox=arguments.inbox)
         case _:
-            return _doctor(arguments)
+            from polybeast_moe.doctor.command import run_doctor
+
+            return run_doctor(arguments.self_test, arguments.plan, arguments.gpu_us)
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -378,28 +380,3 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     given = {key: value for key, value in vars(arguments).items() if key != "command"}
     return run_evaluate(Request(**given))
-
-
-def _doctor(arguments: argparse.Namespace) -> int:
-    if arguments.gpu_us and not (arguments.plan and arguments.plan[0]):
-        raise UserError("--gpu-us is what a GPU of a plan costs: give --plan GPUS CORES with it, GPUS above 0")
-    if arguments.plan:
-        gpus, cores = arguments.plan
-        return _plan(gpus, cores, arguments.gpu_us)
-    from polybeast_moe.doctor import examine
-
-    return 0 if examine(arguments.self_test) else 1
-
-
-def _plan(gpus: int, cores: int, gpu_us: Sequence[float] | None) -> int:
-    from polybeast_moe.scaling import QUICKSTART, GpuCosts, describe, plan_cpu, plan_gpu
-
-    if gpus < 0 or cores < max(1, gpus):
-        raise UserError(f"--plan {gpus} {cores}: GPUS from 0, CORES at least one and one a GPU")
-    if gpu_us and min(gpu_us) <= 0:
-        raise UserError("--gpu-us: microseconds are above 0")
-    gpu = GpuCosts(*gpu_us) if gpu_us else None
-    plan = plan_gpu(gpus, cores, QUICKSTART, gpu) if gpus else plan_cpu(cores, QUICKSTART)
-    for name, finding in describe(plan, gpu_known=not gpus or gpu is not None):
-        print(f"{name:<10}{finding}")
-    return 0

@@ -66,6 +66,19 @@ def config_of(plain: dict[str, Any], place: str) -> RunConfig:
     return _validate(plain, {(): place})
 
 
+def flattened(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the values of nested sections by the keys that an override would name: `phases.warmup.until.frames`."""
+    flat: dict[str, Any] = {}
+    for key, value in plain.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) and "name" in item for item in value):
+            value = {item["name"]: {k: v for k, v in item.items() if k != "name"} for item in value}
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": leaf for inner, leaf in flattened(value).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
 def bundled_configs() -> Path:
     """Returns the folder of configurations that the package brings (in a source tree: the repository's `configs/`)."""
     package = Path(__file__).resolve().parent

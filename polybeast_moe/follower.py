@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.envs.episode_record import EpisodeRecord
 from polybeast_moe.envs.games_folder import GamesFolder
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
 from polybeast_moe.graph.configured import configured_graph
@@ -23,7 +24,7 @@ from polybeast_moe.runtime.device import on_this_machine, use
 from polybeast_moe.runtime.loading import make_feed
 from polybeast_moe.runtime.make import make_runtime
 from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_process, torch_cache_in
-from polybeast_moe.runtime.rollouts import Batch, EpisodeRow
+from polybeast_moe.runtime.rollouts import Batch
 from polybeast_moe.snapshots.randomness import random_states, restore_random_states, seed_all
 
 
@@ -63,7 +64,7 @@ class Follower:
         standing: Standing = ranks.from_lead(_NOTHING)
         self._policy.load_state_dict(standing.weights)
         self._learner.restore(standing.optimizer, standing.version)
-        self._runtime = make_runtime(
+        runtime = make_runtime(
             config,
             self._policy,
             package,
@@ -73,19 +74,23 @@ class Follower:
             log=self._messages.append,
             rank=ranks.rank,
         )
-        self._feed = make_feed(config, self._policy, self._runtime, self._messages.append)
-        own = standing.of(ranks.rank)
-        if own is not None:  # else there were fewer ranks: this one begins with its seed
-            told = self._runtime.restore(own["runtime"])
-            self._messages.extend([told] if told else [])
-            restore_random_states(own["random"])
+        with ExitStack() as parts:
+            self._runtime = parts.enter_context(closing(runtime))
+            feed = make_feed(config, self._policy, runtime, self._messages.append)
+            self._feed = parts.enter_context(closing(feed))
+            own = standing.of(ranks.rank)
+            if own is not None:  # else there were fewer ranks: this one begins with its seed
+                told = runtime.restore(own["runtime"])
+                self._messages.extend([told] if told else [])
+                restore_random_states(own["random"])
+            self._parts = parts.pop_all()
 
     def run(self, stop: StopRequests) -> None:
         """Collects and meets the others, round after round."""
         self._listen()
         self._runtime.start(stop)
         batch: Batch | None = None
-        episodes: list[EpisodeRow] = []
+        episodes: list[EpisodeRecord] = []
         while True:
             if batch is None and not self._idle:
                 batch, episodes = self._collect(stop)
@@ -107,10 +112,9 @@ class Follower:
 
     def close(self) -> None:
         """Ends the games."""
-        with closing(self._runtime):
-            self._feed.close()
+        self._parts.close()
 
-    def _collect(self, stop: StopRequests) -> tuple[Batch | None, list[EpisodeRow]]:
+    def _collect(self, stop: StopRequests) -> tuple[Batch | None, list[EpisodeRecord]]:
         rollouts = self._feed.collect(until(self._patience, stop))
         if not rollouts:
             return None, []
@@ -119,7 +123,7 @@ class Follower:
         self._runtime.give_back(rollouts)
         return batch, episodes
 
-    def _update(self, batch: Batch | None, episodes: list[EpisodeRow], settings: Settings, total: int) -> None:
+    def _update(self, batch: Batch | None, episodes: list[EpisodeRecord], settings: Settings, total: int) -> None:
         frames = _frames(batch)
         report = self._learner.update(batch, settings, frames / total)
         self._ranks.to_lead(Part(frames, report, episodes, self._messages[:]))

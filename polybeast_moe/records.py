@@ -125,7 +125,7 @@ class Records:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on from `state`, whose window is restored already. Raises UserError where files cannot be cut back."""
-        self._skipped = int(state.get("skipped_updates", 0))
+        self._skipped = int(state["skipped_updates"])
         self._began = time.monotonic() - state["wall_seconds"]
         self._sinks.restore(state["sinks"])
 

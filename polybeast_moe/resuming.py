@@ -54,7 +54,9 @@ def restore_weights(policy: Policy, snapshot: Snapshot, graph: str | None) -> No
         UserError: they are of another network.
     """
     place = f"snapshot {snapshot.path}: its weights are of another network"
-    if snapshot.state.get("graph", graph) != graph:  # format 1 does not say
+    with well_formed(snapshot):
+        before = snapshot.state["graph"]
+    if before != graph:
         raise UserError(f"{place}: the knowledge graph has changed since")
     try:
         policy.load_state_dict(snapshot.weights)
@@ -82,7 +84,7 @@ def changes_since(snapshot: Snapshot, run_dir: RunDirectory, config: RunConfig) 
     """
     try:
         before = config_of(snapshot.state["config"], f"snapshot {snapshot.path}")
-    except (KeyError, UserError):  # an older version wrote it
+    except UserError:  # an older version wrote it, whose keys are not today's
         before = run_dir.config()
     return changes(before, config)
 

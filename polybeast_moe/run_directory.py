@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from polybeast_moe import snapshots, yaml_text
 from polybeast_moe.config import RunConfig
-from polybeast_moe.config_files import load_config
+from polybeast_moe.config_files import flattened, load_config
 from polybeast_moe.errors import UserError
 from polybeast_moe.snapshots.directory import sync_directory
 
@@ -174,7 +174,7 @@ class RunDirectory:
 
 def changes(before: RunConfig, after: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Returns the keys in which two configurations differ, with old and new value."""
-    old, new = _flat(before.to_plain()), _flat(after.to_plain())
+    old, new = flattened(before.to_plain()), flattened(after.to_plain())
     keys = [*new, *(key for key in old if key not in new)]
     return {key: (old.get(key), new.get(key)) for key in keys if old.get(key) != new.get(key)}
 
@@ -191,19 +191,6 @@ def refuse_other_network(before: RunConfig, config: RunConfig, place: str, when:
             raise UserError(
                 f"{place}: {key} cannot change {when} (it is {known.get(key)!r}, asked for {value!r}); {way_out}"
             )
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Returns the values of nested mappings and lists by dotted key, items by their name where they have one."""
-    if isinstance(value, dict):
-        items = list(value.items())
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        items = [(item.get("name", index), item) for index, item in enumerate(value)]
-    else:
-        return {path: value}
-    return {
-        key: leaf for name, inner in items for key, leaf in _flat(inner, f"{path}.{name}" if path else name).items()
-    }
 
 
 def _what_weights_depend_on(config: RunConfig) -> dict[str, object]:

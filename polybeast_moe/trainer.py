@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -115,8 +115,6 @@ class Trainer:
         self._crew = crew or Crew(ALONE, config.distributed.patience)
         ranks = self._crew.ranks
         runtime = on_this_machine(config.runtime, ranks.cores(usable_cores()), ranks.local_rank)
-        device = torch.device(runtime.device)
-        use(device)
         self._config = config.model_copy(update={"runtime": runtime})
         self._given = config
         self._run_dir = run_dir
@@ -126,33 +124,44 @@ class Trainer:
         self._starts = 0
         self._snapshot_at = time.monotonic()
         self._changed: Future[Path] | None = None  # the snapshot of the last change by an operator
-        self._records = Records(config, run_dir.path, console)
+        with ExitStack() as parts:
+            self._build(parts, package, games, snapshot, origin)
+            self._parts = parts.pop_all()
 
+    def _build(
+        self, parts: ExitStack, package: NlePackage, games: Path, snapshot: Snapshot | None, origin: Origin | None
+    ) -> None:
+        """Makes the parts, each the next one's ground; those that must be closed go into `parts` at once."""
+        config, run_dir, console = self._given, self._run_dir, self._console
+        device = torch.device(self._config.runtime.device)
+        use(device)
+        self._records = parts.enter_context(closing(Records(config, run_dir.path, console)))
         seed_all(config.seed)
         graph = configured_graph(config)
         self._graph_hash = graph.hash if graph is not None else None
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS)).to(device)
         select_mixture(config.policy.mixture_backend, device, len(config.policy.experts))  # or refuses
-        self._learner = Learner.configured(self._policy, config, ranks)
+        self._learner = Learner.configured(self._policy, config, self._crew.ranks)
         self._recorder = EpisodeRecorder(config.env, run_dir.replays, config.monitoring.replays, console.log)
-        self._snapshots = SnapshotWriter(
-            run_dir.snapshots,
-            keep_last=config.snapshots.keep_last,
-            keep_every=config.snapshots.keep_every,
-            before=(run_dir.metrics, run_dir.episodes, run_dir.phases),
-            log=console.log,
+        keep, tables = config.snapshots, (run_dir.metrics, run_dir.episodes, run_dir.phases)
+        writer = SnapshotWriter(
+            run_dir.snapshots, keep_last=keep.keep_last, keep_every=keep.keep_every, before=tables, log=console.log
         )
-        self._held_out = HeldOutEvaluation(config.evaluation, usable_cores(), run_dir.log, console.log)
+        self._snapshots = parts.enter_context(closing(writer))
+        held_out = HeldOutEvaluation(config.evaluation, usable_cores(), run_dir.log, console.log)
+        self._held_out = parts.enter_context(closing(held_out))
         if snapshot is not None:
             self._restore(snapshot)
         elif origin is not None:
             self._begin_with(origin)
         self._crew.share(self._policy, self._learner, self._starts, snapshot.state if snapshot is not None else {})
-        self._runtime = self._make_runtime(package, games)
-        self._feed = make_feed(self._config, self._policy, self._runtime, console.log)
+        self._runtime = parts.enter_context(closing(self._make_runtime(package, games)))
+        feed = make_feed(self._config, self._policy, self._runtime, console.log)
+        self._feed = parts.enter_context(closing(feed))
         if snapshot is not None:
             self._records.stand_still(resuming.restore_games(self._runtime, snapshot, console.log))
-        self._desk = Desk(ControlServer(run_dir.path, games, console.log), self, config)
+        desk = Desk(ControlServer(run_dir.path, games, console.log), self, config)
+        self._desk = parts.enter_context(closing(desk))
 
     def run(self, stop: StopRequests) -> None:
         """Trains until the curriculum ends or `stop` is asked for; the last act is a snapshot."""
@@ -222,9 +231,7 @@ class Trainer:
 
     def close(self) -> None:
         """Ends the games, writes what is still to be written and closes every file: each part, should one fail too."""
-        with ExitStack() as parts:
-            for part in (self._records, self._snapshots, self._held_out, self._runtime, self._feed, self._desk):
-                parts.callback(part.close)  # the last one is called first
+        self._parts.close()  # the last one first
 
     # What operators ask for (`control.desk.Controlled`).
 
@@ -361,9 +368,8 @@ class Trainer:
             advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum without its phase
             self._starts = state["starts"] + 1
             self._snapshots.go_on(snapshot)
-            if "held_out" in state:
-                self._held_out.restore(state["held_out"])
-                self._snapshots.kept = self._held_out.kept
+            self._held_out.restore(state["held_out"])
+            self._snapshots.kept = self._held_out.kept
             self._records.restore(state)  # refuses files that cannot be cut back; nothing is refused after it
         resuming.tell_of_other_versions(snapshot, self._console.log)
         self._records.events(operator.override_events(changes, self._controller, self._counters))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import os
@@ -96,7 +95,7 @@ def test_what_does_not_fit_a_snapshot_leaves_nothing(ended: Path, tiny_file: Pat
     line = ["train", str(tiny_file), "--from", str(newest_path(ended)), *new]
     assert "policy.lstm cannot change" in refused(*line, "policy.lstm=8")
     assert "480 frames and" in refused(*line)  # both phases are over
-    assert "does not exist" in refused("train", str(tiny_file), "--from", str(tmp_path / "nowhere"), *new)
+    assert "there is no such directory" in refused("train", str(tiny_file), "--from", str(tmp_path / "nowhere"), *new)
     (newest_path(ended) / "state.json").write_text("{}")
     assert "state.json" in refused(*line)
     assert not (tmp_path / "new").exists()
@@ -166,18 +165,14 @@ def test_overrides_of_a_resume_are_recorded(ended: Path) -> None:
     assert by_hand["learning_rate"] == (5e-4, 1e-5)
 
 
-def test_a_snapshot_of_the_first_format_is_read(ended: Path, capsys) -> None:
-    """As they were written before: torch's random state alone, no holds, no number, no games."""
-    state = newest(ended).state
-    old = {key: value for key, value in state.items() if key not in ("random", "number", "graph", "held_out")}
-    old["torch_random_state"] = base64.b64decode(state["random"]["torch"]).hex()
-    old["controller"] = {key: value for key, value in state["controller"].items() if key not in ("holds", "left")}
-    old["runtime"] = {"action_random_state": base64.b64decode(state["runtime"]["action_random_state"]).hex()}
-    rewrite(newest_path(ended), old, number=1)
-    assert cli.main(["resume", str(ended), "phases.transition.until.frames=528"]) == 0
-    assert "all games begin new episodes" in capsys.readouterr().out
-    assert int(rows(ended)[-1]["frames"]) == 528
-    assert newest(ended).state["number"] == 1
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_snapshot_of_another_format_is_refused_by_its_number(
+    ended: Path, tiny_file: Path, tmp_path: Path, refused, number: int
+) -> None:
+    rewrite(newest_path(ended), newest(ended).state, number)
+    line = ["train", str(tiny_file), "--from", str(newest_path(ended)), "--run-dir", str(tmp_path / "new")]
+    assert f"format {number} is unknown (this version reads 2)" in refused(*line, "policy.lstm=4")
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_newest_good_one_is_taken_and_the_others_are_named(ended: Path, capsys) -> None:

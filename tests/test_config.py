@@ -1,5 +1,6 @@
 """A configuration is read whole or refused in one line that names file, line, key and way out."""
 
+import json
 import math
 import string
 from pathlib import Path
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from polybeast_moe import _C, yaml_text
 from polybeast_moe.config import TARGET_FIGURES, EntropyTarget, RewardWeights, RunConfig
-from polybeast_moe.config_files import bundled_configs, load_config, resolve_config_path, resolve_data_file
+from polybeast_moe.config_files import (
+    bundled_configs,
+    flattened,
+    load_config,
+    resolve_config_path,
+    resolve_data_file,
+    with_overrides,
+)
 from polybeast_moe.errors import UserError
 from polybeast_moe.evaluation.tables import PhaseRow
 
@@ -158,6 +166,17 @@ def test_overrides_reach_sections_list_items_and_whole_values(write):
 )
 def test_files_that_are_no_configuration(write, content, wanted):
     assert wanted in complaint(write(content))
+
+
+def test_flattened_keys_are_those_of_overrides() -> None:
+    config = load_config("quickstart")
+    flat = flattened(config.to_plain())
+    assert flat["env.task"] == config.env.task
+    assert flat["learner.optimizer.betas"] == list(config.learner.optimizer.betas)
+    assert {key for key in flat if not key.startswith("phases.")}.isdisjoint({"phases", "env"})
+    assert flat[f"phases.{config.phases[1].name}.routing"] == config.phases[1].routing
+    words = [f"{key}={json.dumps(value)}" for key, value in flat.items()]
+    assert with_overrides(config, words) == config
 
 
 def test_missing_files(tmp_path):

@@ -46,6 +46,7 @@ PURE = (
     "learning.phases",
     "learning.schedules",
     "learning.temperature",
+    "learning.usage",
 )
 IMPURE = {"subprocess", "multiprocessing", "threading", "signal", "socket", "time", "datetime", "random", "tempfile"}
 IMPURE |= {"shutil", "pathlib", "io", "psutil", "logging", "fcntl", "mmap"}

@@ -8,12 +8,12 @@ import signal
 
 import pytest
 import torch
-from processes import of_session
+from processes import of_session, open_files
 from run_files import events, newest, rows
 from waiting import PATIENCE, wait_until
 from whole_runs import FRAMES, measured, same_weights, train
 
-from polybeast_moe import cli
+from polybeast_moe import cli, trainer
 from polybeast_moe.envs.replay import Replay
 from polybeast_moe.runtime import loading
 from polybeast_moe.snapshots import load
@@ -37,6 +37,24 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(make_config, 
     assert without_time[0] == without_time[1]
     assert not same_weights(first, other)
     assert (first / "episodes.csv").read_bytes() != (other / "episodes.csv").read_bytes()
+
+
+def test_what_was_built_is_closed_when_the_next_part_cannot_be(make_config, tmp_path, monkeypatch) -> None:
+    """Of a runtime of processes: the weights' descriptor, and the log that its children would write to."""
+    weights, log = "/memfd:pbm-weights (deleted)", str(tmp_path / "run" / "run.log")
+    during: list[str] = []
+
+    def fails(*_: object) -> None:
+        during.extend(open_files())
+        raise ArithmeticError
+
+    monkeypatch.setattr(trainer, "ControlServer", fails)
+    with pytest.raises(ArithmeticError) as error:
+        train(make_config("runtime.mode=asynchronous"), tmp_path / "run")
+    still_open = open_files()
+    assert error.traceback  # it holds the half-built trainer, which nobody can close any more
+    assert (during.count(log), still_open.count(log)) == (1, 0)
+    assert still_open.count(weights) == during.count(weights) - 1  # the mapping keeps a descriptor of its own
 
 
 @pytest.mark.usefixtures("no_report")

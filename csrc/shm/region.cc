@@ -14,7 +14,7 @@ namespace pbm::shm {
 namespace {
 
 constexpr std::uint64_t kMagic = 0x30454f4d5f4d4250ULL;  // "PBM_MOE0"
-constexpr std::uint32_t kVersion = 1;
+constexpr std::uint32_t kVersion = 2;
 
 struct RegionHeader {
   std::uint64_t magic;

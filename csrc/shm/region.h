@@ -32,9 +32,8 @@ struct RegionSpec {
 // What the learner tells everybody while the run goes on.
 struct alignas(kCacheLine) ControlBlock {
   // Written by the learner.
-  std::atomic<std::int64_t> policy_version{0};  // updates made
-  std::atomic<std::int32_t> phase{0};           // its index
-  std::atomic<std::int32_t> routing{0};         // 0 softmax, 1 sparsemax
+  std::atomic<std::int32_t> phase{0};    // its index
+  std::atomic<std::int32_t> routing{0};  // 0 softmax, 1 sparsemax
   std::atomic<double> temperature{1.0};
   std::atomic<std::int32_t> paused{0};
   std::atomic<std::int32_t> stopped{0};

@@ -14,9 +14,10 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import ArrayLike, NDArray
 
 from polybeast_moe import _C
+from polybeast_moe.envs.episode_record import GAME_FIGURES
 from polybeast_moe.envs.nle_package import check_nle
 from polybeast_moe.envs.tasks import InvalidOptionError, InvalidTypeError, TaskOptions, chosen_keys
-from polybeast_moe.envs.workers import RECORD, Inline, Processes
+from polybeast_moe.envs.workers import Inline, Processes
 
 Seeds = tuple[int, int, int | None]
 """Of the core and the display random numbers, and of the level generator (None: it has none of its own)."""
@@ -303,7 +304,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
 
     def _add_records(self, info: Info, ended: NDArray[np.bool_]) -> None:
         record: Info = {}
-        for name in RECORD:
+        for name in GAME_FIGURES:
             record[name] = np.where(ended, self._fields["record_" + name], 0)
             record["_" + name] = ended.copy()
         for name in ("seed_core", "seed_disp"):

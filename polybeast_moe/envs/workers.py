@@ -14,9 +14,6 @@ from polybeast_moe.envs.games_folder import GamesFolder
 
 PROGRAM = Path(_C.__file__).parent / "pbm-games"
 
-RECORD = ("score", "score_after_end", "return", "length", "depth", "turns", "how_done")
-"""What a block's row says in numbers of an episode that has ended, in its fields `record_NAME`."""
-
 _PREFIX = "pbm-games-"
 _WAIT_MS = 100  # between looks at whether the processes are still there
 _STARTS_WITHOUT_AN_ANSWER = 5  # of one process, before giving up on it

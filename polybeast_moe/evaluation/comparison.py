@@ -6,12 +6,13 @@ not how another seed would have come out: for that, compare runs of several seed
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from polybeast_moe.config_files import flattened
 from polybeast_moe.evaluation.report_data import RunData
 from polybeast_moe.evaluation.statistics import RESAMPLES, Floats, mean, resampled
 from polybeast_moe.evaluation.tables import RANDOM_POLICY, PhaseRow, phase_rows, scores_by_phase
@@ -43,7 +44,7 @@ def names(runs: Sequence[RunData]) -> list[str]:
 
 def configuration_differences(runs: Sequence[RunData]) -> dict[str, list[Any]]:
     """Returns the keys that not all runs set alike -> each run's value, None where it sets none."""
-    flat = [dict(_flatten(run.config)) for run in runs]
+    flat = [flattened(run.config) for run in runs]
     keys = dict.fromkeys(key for one in flat for key in one)
     values = {key: [one.get(key) for one in flat] for key in keys}
     return {key: found for key, found in values.items() if any(value != found[0] for value in found)}
@@ -98,16 +99,3 @@ def _minus(value: float | None, other: float | None) -> float | None:
 
 def _over(value: float | None, other: float | None) -> float | None:
     return None if value is None or not other else value / other
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            found += _flatten(value, f"{prefix}{key}.")
-        elif isinstance(value, list) and value and all(isinstance(one, Mapping) and "name" in one for one in value):
-            for one in value:
-                found += _flatten({k: v for k, v in one.items() if k != "name"}, f"{prefix}{key}.{one['name']}.")
-        else:
-            found.append((f"{prefix}{key}", value))
-    return found

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 from polybeast_moe import _C
 from polybeast_moe.config import EnvConfig
 from polybeast_moe.envs.engine import ACTIONS, game_settings
+from polybeast_moe.envs.episode_record import GAME_FIGURES, EpisodeRecord
 from polybeast_moe.envs.nle_package import check_nle
-from polybeast_moe.envs.workers import RECORD, Inline
+from polybeast_moe.envs.workers import Inline
 from polybeast_moe.evaluation.draws import episode_seeds
 from polybeast_moe.evaluation.endings import ALIVE
 from polybeast_moe.evaluation.observe import RAW_KEYS
-
-Record = dict[str, float | int | str]
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class GameTable:
         self._step = np.zeros(games, dtype=np.int64)
         self._previous_action = np.zeros(games, dtype=np.int64)
         self._gold = np.zeros((games, 2), dtype=np.int64)  # at the start, and when last seen alive
-        self.records: dict[int, Record] = {}
+        self.records: dict[int, EpisodeRecord] = {}
         """What became of the episodes that have ended, by number."""
 
     def begin(self) -> None:
@@ -109,7 +108,7 @@ class GameTable:
         self._gold[starting] = fields["blstats"][starting, nethack.NLE_BL_GOLD][:, None]
 
     def _keep_record(self, game: int) -> None:
-        record: Record = {name: self._fields["record_" + name][game].item() for name in RECORD}
+        record: EpisodeRecord = {name: self._fields["record_" + name][game].item() for name in GAME_FIGURES}
         begun, last = self._gold[game].tolist()
         record |= {name: int(self._fields[name][game]) for name in ("seed_core", "seed_disp")}
         record["death"] = self._fields["record_death"][game].item().decode("latin-1")

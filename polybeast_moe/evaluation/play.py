@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -22,8 +22,9 @@ from torch import Tensor
 from polybeast_moe import _C
 from polybeast_moe.config import EnvConfig
 from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.envs.episode_record import EpisodeRecord
 from polybeast_moe.evaluation.draws import draw, uniform
-from polybeast_moe.evaluation.games import GameTable, Record, Turn
+from polybeast_moe.evaluation.games import GameTable, Turn
 from polybeast_moe.evaluation.observe import observe
 from polybeast_moe.models import Observation, PolicyOutput
 from polybeast_moe.models.interface import moved
@@ -73,9 +74,8 @@ class Played:
     """What became of the episodes, in the order of their numbers."""
 
     seed: int
-    records: list[Record] = field(default_factory=list)
-    """One an episode: `workers.RECORD`, `death`, `seed_core`, `seed_disp`, `gold` (gained); of a policy also
-    `alpha_entropy` (mean)."""
+    records: list[EpisodeRecord] = field(default_factory=list)
+    """One an episode, of `EPISODE_FIELDS`; of a policy also `alpha_entropy` (mean)."""
     alpha: NDArray[np.float64] | None = None
     """[episodes, E]: alpha summed over each episode's steps; None for random actions."""
     seconds: float = 0.0
@@ -122,14 +122,18 @@ def play_episodes(
         The episodes; None when interrupted.
     """
     halves = 2 if episodes > 1 and games > 1 else 1
-    tables = [GameTable(env, seed, range(half, episodes, halves), max(1, games // halves)) for half in range(halves)]
+    each = max(1, games // halves)
     tally = _Tally(episodes)
-    began = time.perf_counter()
-    with _closing(tables), ThreadPoolExecutor(1) as engine:
+    with contextlib.ExitStack() as parts, ThreadPoolExecutor(1) as engine:
+        tables = [
+            parts.enter_context(contextlib.closing(GameTable(env, seed, range(half, episodes, halves), each)))
+            for half in range(halves)
+        ]
+        began = time.perf_counter()
         chooser = _Chooser(player, env, seed, routing, temperature, greedy, change)
         hands: list[Future[None]] = [engine.submit(table.begin) for table in tables]
         states: list[Tensor | None] = [None] * len(tables)
-        stairs = [[_C.StairsMemory() for _ in range(max(1, games // halves))] for _ in tables]
+        stairs = [[_C.StairsMemory() for _ in range(each)] for _ in tables]
         playing = True
         while playing:
             playing = False
@@ -150,15 +154,6 @@ def play_episodes(
                     progress(sum(len(table.records) for table in tables), tally.steps)
         records = {number: record for table in tables for number, record in table.records.items()}
     return tally.played(seed, records, time.perf_counter() - began)
-
-
-@contextlib.contextmanager
-def _closing(tables: list[GameTable]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for table in tables:
-            table.close()
 
 
 class _Chooser:
@@ -232,7 +227,7 @@ class _Tally:
         self._alpha[moment.turn.episode] += alpha  # an episode is at most once in a turn
         self._entropy[moment.turn.episode] += moment.output.alpha_entropy.double().numpy()
 
-    def played(self, seed: int, records: dict[int, Record], seconds: float) -> Played:
+    def played(self, seed: int, records: dict[int, EpisodeRecord], seconds: float) -> Played:
         ordered = [records[number] for number in sorted(records)]
         if self._alpha is not None:
             for record, entropy in zip(ordered, self._entropy.tolist(), strict=True):

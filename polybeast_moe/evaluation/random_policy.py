@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from polybeast_moe.config import RunConfig
+from polybeast_moe.envs.episode_record import EpisodeRecord
 from polybeast_moe.errors import UserError
-from polybeast_moe.evaluation.games import Record
 from polybeast_moe.evaluation.play import play_episodes
 from polybeast_moe.evaluation.report_data import read_object
 from polybeast_moe.files import replace_file
@@ -18,7 +18,9 @@ SEED_OFFSET = 0x72616E64  # its games are not those of the run
 FILE_NAME = "random_policy.json"
 
 
-def play_random_policy(config: RunConfig, interrupted: Callable[[], bool] = lambda: False) -> list[Record] | None:
+def play_random_policy(
+    config: RunConfig, interrupted: Callable[[], bool] = lambda: False
+) -> list[EpisodeRecord] | None:
     """Plays `evaluation.random_episodes` episodes with uniformly random actions; returns their records.
 
     None when interrupted before the last one has ended.

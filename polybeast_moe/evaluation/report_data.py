@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
+from polybeast_moe import yaml_text
 from polybeast_moe.errors import UserError
 from polybeast_moe.evaluation.statistics import Floats
 
@@ -132,10 +132,7 @@ def _read_json_lines(path: Path) -> list[dict[str, Any]]:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        config = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    config, _ = yaml_text.parse(path.read_text(encoding="utf-8"), str(path))
     return config if isinstance(config, dict) else {}
 
 

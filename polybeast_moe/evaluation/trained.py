@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from polybeast_moe.config import RunConfig
-from polybeast_moe.config_files import config_of
+from polybeast_moe.config_files import config_of, with_overrides
 from polybeast_moe.envs.engine import ACTIONS
-from polybeast_moe.errors import UserError
 from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning.guards import guarded
 from polybeast_moe.learning.phases import ControllerState, Settings
 from polybeast_moe.models import Policy, build_policy
 from polybeast_moe.ops.mixture import Routing
-from polybeast_moe.run_directory import RunDirectory, holds_run
-from polybeast_moe.snapshots import Snapshot, SnapshotError, load, newest_good
+from polybeast_moe.resuming import restore_weights
+from polybeast_moe.snapshots import Snapshot, SnapshotError, find_snapshot, load
 
 
 @dataclass(frozen=True)
@@ -34,43 +34,25 @@ class TrainedPolicy:
     """Consumed in training."""
 
 
-def load_trained(path: str | Path) -> TrainedPolicy:
+def load_trained(path: str | Path, overrides: Sequence[str] = ()) -> TrainedPolicy:
     """Builds the policy of a snapshot, or of a run directory's newest good snapshot.
+
+    Args:
+        path: a snapshot's directory or a run's.
+        overrides: `section.key=value`, where it is to play under another configuration than its run's.
 
     Raises:
         UserError: there is none, it does not verify, or its policy or graph cannot be built any more.
     """
     snapshot = load(find_snapshot(path))
-    config = _config(snapshot)
+    config = with_overrides(_config(snapshot), overrides)
     graph = configured_graph(config)
     policy = build_policy(config, graph, num_actions=len(ACTIONS))
-    try:
-        policy.load_state_dict(snapshot.weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"snapshot {snapshot.path}: its weights are of another network: {reason}") from None
+    restore_weights(policy, snapshot, graph.hash if graph is not None else None)
     policy.requires_grad_(False)
     routing, temperature, phase = _settings(snapshot, config)
     frames = int(snapshot.state["counters"]["frames"])
     return TrainedPolicy(policy, config, routing, temperature, phase, snapshot.path, frames)
-
-
-def find_snapshot(path: str | Path) -> Path:
-    """Returns the snapshot that `path` is, or the newest good one of the run directory that it is.
-
-    Raises:
-        UserError: it is neither, or a run without a good snapshot.
-    """
-    folder = Path(path)
-    if not holds_run(folder):
-        if not folder.exists():
-            raise UserError(f"{path}: neither a run directory nor a snapshot: there is no such directory")
-        return folder
-    found, passed_over = newest_good(RunDirectory.open(folder, lock=False).snapshots)
-    if found is None:
-        reason = f": {passed_over[0][1]}" if passed_over else ""
-        raise UserError(f"run directory {path}: no good snapshot{reason}")
-    return found
 
 
 def _config(snapshot: Snapshot) -> RunConfig:

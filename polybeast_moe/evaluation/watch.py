@@ -27,7 +27,7 @@ from polybeast_moe.evaluation.agent import Agent, load_policy
 from polybeast_moe.evaluation.watch_frames import Frame, played, replayed
 from polybeast_moe.evaluation.watch_screen import screen
 from polybeast_moe.run_directory import RunDirectory
-from polybeast_moe.snapshots import newest_good
+from polybeast_moe.snapshots import SnapshotError, find_snapshot
 
 SLOWEST, FASTEST = 0.25, 256.0  # steps a second
 _RIGHT = ("\x1b[C", "\x1bOC")
@@ -103,8 +103,11 @@ def best_replays(run_dir: Path) -> list[tuple[Path, Replay]]:
 
 def _agent_of_run(run_dir: Path) -> Agent | None:
     """The run's newest policy, to say what it makes of episodes that earlier ones played; None without a snapshot."""
-    path, _ = newest_good(RunDirectory.open(run_dir, lock=False).snapshots)
-    return None if path is None else load_policy(path)
+    try:
+        found = find_snapshot(run_dir)
+    except SnapshotError:
+        return None
+    return load_policy(found)
 
 
 @dataclass

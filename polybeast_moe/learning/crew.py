@@ -18,13 +18,15 @@ import torch
 from torch import nn
 
 from polybeast_moe.config import RunConfig
+from polybeast_moe.envs.episode_record import EpisodeRecord
 from polybeast_moe.errors import RunFailed
 from polybeast_moe.learning.distributed import Ranks
-from polybeast_moe.learning.learner import Learner, UpdateReport, usage
+from polybeast_moe.learning.learner import Learner, UpdateReport
 from polybeast_moe.learning.phases import Settings
+from polybeast_moe.learning.usage import usage
 from polybeast_moe.runtime.loading import Feed
 from polybeast_moe.runtime.process import StopRequests
-from polybeast_moe.runtime.rollouts import Batch, EpisodeRow, Rollout
+from polybeast_moe.runtime.rollouts import Batch, Rollout
 from polybeast_moe.snapshots.contents import on_host
 
 
@@ -81,7 +83,7 @@ class Part:
 
     frames: int
     report: UpdateReport
-    episodes: list[EpisodeRow]
+    episodes: list[EpisodeRecord]
     messages: list[str] = field(default_factory=list)
 
 
@@ -113,7 +115,7 @@ class Crew:
         return [] if rollouts is None and not interrupted() else rollouts
 
     def update(
-        self, learner: Learner, batch: Batch | None, episodes: list[dict[str, Any]], settings: Settings
+        self, learner: Learner, batch: Batch | None, episodes: list[EpisodeRecord], settings: Settings
     ) -> Part | None:
         """Has every rank take one step; returns what all rollouts showed together, None where nobody had any."""
         frames = batch.steps * batch.games if batch is not None else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from polybeast_moe.learning.phases import Settings
 from polybeast_moe.learning.reward_scale import RewardScale
 from polybeast_moe.learning.rollback import Rollback
 from polybeast_moe.learning.temperature import matching_temperature
+from polybeast_moe.learning.usage import usage
 from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.ops import VTrace, vtrace
 from polybeast_moe.runtime.device import device_of
@@ -334,16 +335,6 @@ def _of_shape(shape: tuple[int, ...], given: object, key: str) -> Tensor:
 def _numbers(tensors: dict[str, Tensor]) -> dict[str, float]:
     """0-d tensors by name, as numbers: all in one transfer."""
     return dict(zip(tensors, torch.stack([tensor.double() for tensor in tensors.values()]).tolist(), strict=True))
-
-
-def usage(mean_alpha: Sequence[float], alpha_entropy: float) -> dict[str, float]:
-    """How the experts share the work: figures of the mean alpha, which a mean of figures of parts is not."""
-    usage_entropy = -sum(share * math.log(share) for share in mean_alpha if share > 0)
-    return {
-        "smallest_share": min(mean_alpha),
-        "usage_entropy": usage_entropy,
-        "routing_information": usage_entropy - alpha_entropy,
-    }
 
 
 def make_optimizer(policy: nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:

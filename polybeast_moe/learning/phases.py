@@ -130,7 +130,7 @@ class ControllerState:
     def from_dict(cls, data: Mapping[str, Any]) -> ControllerState:
         """Reverses `to_dict`."""
         settings = Settings.from_dict(data["settings"]) if data["settings"] is not None else None
-        guards = {name: GuardState(**guard) for name, guard in data.get("guards", {}).items()}
+        guards = {name: GuardState(**guard) for name, guard in data["guards"].items()}
         return cls(**{**data, "start": Counters(**data["start"]), "settings": settings, "guards": guards})
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from polybeast_moe.envs.episode_record import EPISODE_FIELDS
+
 PARTS = ("engine", "inference", "update")  # what wall time is spent on
 
 _HEAD = {
@@ -57,23 +59,7 @@ _TAIL = {
     "restarts": "machine/restarts",
 }
 
-EPISODE_COLUMNS = (
-    "episode",
-    "frames",
-    "phase",
-    "score",
-    "score_after_end",
-    "return",
-    "length",
-    "depth",
-    "turns",
-    "how_done",
-    "alpha_entropy",
-    "seed_core",
-    "seed_disp",
-    "gold",
-    "death",
-)
+EPISODE_COLUMNS = ("episode", "frames", "phase", *EPISODE_FIELDS)
 
 
 def expert_column(expert: str) -> str:

@@ -1,26 +1,19 @@
 """What happens between two rows of `metrics.csv`, gathered into one row.
 
-Means over updates are weighted by frames. With alpha the router's weights and H the entropy in nats, over the states of
-one window: alpha entropy is the mean of H(alpha), usage entropy is H(mean alpha), and routing information, their
-difference, is the mutual information I(state; expert).
+Means over updates are weighted by frames; what the router's weights say is of the whole window (`learning.usage`).
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from polybeast_moe.learning.usage import routing_figures
 from polybeast_moe.monitoring.columns import PARTS, expert_column
 
 LAST_EPISODES = 100  # what mean_episode_score and mean_episode_return look back on
-
-
-def entropy(probabilities: Sequence[float]) -> float:
-    """Returns H(p) = -sum p ln p in nats, with 0 ln 0 = 0."""
-    return -math.fsum(p * math.log(p) for p in probabilities if p > 0)
 
 
 class MetricsWindow:
@@ -162,11 +155,8 @@ class MetricsWindow:
             return {}
         shares = [total / self._alpha_frames for total in self._alpha]
         figures = {expert_column(expert): share for expert, share in zip(self._experts, shares, strict=True)}
-        figures["usage_entropy"] = entropy(shares)
-        if "alpha_entropy" in self._sums:
-            total, weight = self._sums["alpha_entropy"]
-            figures["routing_information"] = figures["usage_entropy"] - total / weight
-        return figures
+        total, weight = self._sums["alpha_entropy"]
+        return figures | routing_figures(shares, total / weight)
 
     def _time_figures(self, elapsed: float) -> dict[str, float]:
         figures = {}

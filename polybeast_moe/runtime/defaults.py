@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from polybeast_moe.config import RuntimeConfig
 
-_ENGINE_SHARE, _POLICY_SHARE = 0.25, 0.4
-"""Shares of the work per frame on CPUs: engine, inference; the rest is the update. They are an earlier policy's:
-today's are 0.27 and 0.28 (docs/pipeline.md), which deal out two cores alike; on more nothing has been measured."""
+_ENGINE_SHARE, _POLICY_SHARE = 0.27, 0.28
+"""Shares of the work per frame on CPUs: engine, inference; the rest is the update: those of `scaling.QUICKSTART`,
+measured on two cores."""
 RESERVED_CORES = 1.5
 """Of a GPU's cores, for the Python of its learner and its policy worker: launching kernels, copying, snapshots."""
 

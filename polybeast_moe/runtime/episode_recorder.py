@@ -9,11 +9,12 @@ import numpy as np
 
 from polybeast_moe.config import EnvConfig
 from polybeast_moe.envs.engine import task_options
+from polybeast_moe.envs.episode_record import GAME_FIGURES, EpisodeRecord
 from polybeast_moe.envs.replay import BestReplays, Replay, given_options
-from polybeast_moe.runtime.rollouts import EpisodeRow, Rollout
+from polybeast_moe.runtime.rollouts import Rollout
 
 _FATAL = -2  # how_done of a game that NetHack gave up: nothing to watch
-_RECORD = ("score", "score_after_end", "return", "length", "depth", "turns", "how_done", "death")
+_RECORD = (*GAME_FIGURES, "death")
 
 
 class EpisodeRecorder:
@@ -57,7 +58,7 @@ class EpisodeRecorder:
             if first_game + game in self._actions:
                 self._actions[first_game + game] += actions[start:, game].tobytes()
 
-    def _save(self, actions: bytes, record: EpisodeRow) -> None:
+    def _save(self, actions: bytes, record: EpisodeRecord) -> None:
         replay = Replay(
             self._env.task,
             self._options,

@@ -13,28 +13,12 @@ from torch import Tensor
 from polybeast_moe import _C
 from polybeast_moe.config import RunConfig
 from polybeast_moe.envs.engine import ACTIONS
+from polybeast_moe.envs.episode_record import EPISODE_FIELDS, EpisodeRecord
 from polybeast_moe.models.interface import Observation
 from polybeast_moe.ops.mixture import Routing
 
 ROUTINGS: tuple[Routing, ...] = ("softmax", "sparsemax")
 """Routing by the number that slots and the control block hold."""
-
-EpisodeRow = dict[str, float | int | str]
-"""What became of one episode, as `episodes.csv` holds it."""
-
-EPISODE_FIELDS = (
-    "score",
-    "score_after_end",
-    "return",
-    "length",
-    "depth",
-    "turns",
-    "how_done",
-    "alpha_entropy",
-    "seed_core",
-    "seed_disp",
-    "gold",
-)
 
 
 def rollout_layout(config: RunConfig, state_size: int) -> _C.RolloutLayout:
@@ -85,10 +69,10 @@ class Rollout:
         """Returns the K observations of step t."""
         return observation_of(self, lambda name: self[name][t])
 
-    def episodes(self) -> list[EpisodeRow]:
+    def episodes(self) -> list[EpisodeRecord]:
         """Returns the records of episodes that ended in this slot, in the order of their ends."""
         count = int(self["record_count"][0])
-        columns = {name: self[f"record_{name}"][:count].tolist() for name in EPISODE_FIELDS}
+        columns = {name: self[f"record_{name}"][:count].tolist() for name in EPISODE_FIELDS if name != "death"}
         columns["death"] = [bytes(row).rstrip(b"\0").decode("latin-1") for row in self["record_death"][:count].numpy()]
         return [{name: values[i] for name, values in columns.items()} for i in range(count)]
 

@@ -127,22 +127,7 @@ def load(path: Path) -> Snapshot:
     for name, value in ((OPTIMIZER, optimizer), (STATE, state)):
         if not isinstance(value, dict):
             raise SnapshotError(f"snapshot {path}: {name} does not hold what it should")
-    notes = notes_of(path)
-    versions = notes.get("versions")
-    return Snapshot(path, weights, optimizer, _upgraded(state, notes["format"]), dict(versions or {}))
-
-
-def _upgraded(state: dict[str, Any], written_as: int) -> dict[str, Any]:
-    """Returns the state as this version writes it. Format 1 knew torch's random state alone."""
-    if written_as == 1 and "torch_random_state" in state:
-        import numpy as np
-
-        from polybeast_moe.snapshots.randomness import encode
-
-        raw = bytes.fromhex(state["torch_random_state"])
-        state = {**state, "random": {"torch": encode(np.frombuffer(raw, dtype=np.uint8))}}
-        del state["torch_random_state"]
-    return state
+    return Snapshot(path, weights, optimizer, state, dict(notes_of(path).get("versions") or {}))
 
 
 def on_host(value: Any) -> Any:

@@ -25,7 +25,6 @@ from polybeast_moe.errors import UserError
 
 WEIGHTS, OPTIMIZER, STATE, MANIFEST = "weights.safetensors", "optimizer.pt", "state.json", "manifest.json"
 FORMAT = 2
-READABLE = (1, 2)
 _ASIDE = (".writing-", ".removing-")
 _NAME = re.compile(r"step-(\d{12,})\Z")
 
@@ -108,16 +107,29 @@ def newest_good(root: Path) -> tuple[Path | None, list[tuple[Path, str]]]:
     return None, passed_over
 
 
-def notes_of(path: Path) -> dict[str, Any]:
-    """Returns what a snapshot's manifest says of it (`kind`, `number`, ...); nothing where it cannot be read.
+def find_snapshot(path: str | Path) -> Path:
+    """Returns the snapshot that `path` is, not verified yet, or the newest good one of the run directory that it is.
 
-    Format 1 kept `kind` in the state alone.
+    Raises:
+        SnapshotError: it is neither, or a run without a good snapshot.
     """
+    folder = Path(path)
+    if not folder.exists():
+        raise SnapshotError(f"{path}: neither a run directory nor a snapshot: there is no such directory")
+    if not (folder / "config.yaml").is_file():  # no run
+        return folder
+    found, passed_over = newest_good(folder / "snapshots")
+    if found is None:
+        reason = f": {passed_over[0][1]}" if passed_over else ""
+        raise SnapshotError(f"run directory {path}: no good snapshot{reason}")
+    return found
+
+
+def notes_of(path: Path) -> dict[str, Any]:
+    """Returns what a snapshot's manifest says of it (`kind`, `number`, ...); nothing where it cannot be read."""
     try:
         notes = json.loads((path / MANIFEST).read_bytes())
-        if notes["format"] == 1:
-            notes["kind"] = json.loads((path / STATE).read_bytes()).get("kind")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return notes if isinstance(notes, dict) else {}
 
@@ -241,8 +253,8 @@ def _reason_against_manifest(path: Path) -> str:
         well_formed, version, frames, files = False, None, None, {}
     if not well_formed:
         return f"{MANIFEST} is damaged"
-    if version not in READABLE:
-        return f"{MANIFEST}: format {version!r} is unknown (this version reads {', '.join(map(str, READABLE))})"
+    if version != FORMAT:
+        return f"{MANIFEST}: format {version!r} is unknown (this version reads {FORMAT})"
     if _NAME.match(path.name) and frames != _frames(path):
         return f"{MANIFEST} is of another snapshot ({frames} frames)"
     if set(files) != {WEIGHTS, OPTIMIZER, STATE}:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from polybeast_moe.snapshots.contents import Snapshot, load
-from polybeast_moe.snapshots.directory import SnapshotError, newest_good
+from polybeast_moe.snapshots.directory import SnapshotError, find_snapshot
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,7 @@ class Origin:
         Raises:
             SnapshotError: it cannot be used.
         """
-        if (path / "config.yaml").is_file():
-            found, _ = newest_good(path / "snapshots")
-            if found is None:
-                raise SnapshotError(f"run directory {path}: no good snapshot to begin with")
-            path = found
-        return cls(load(path), weights_only)
+        return cls(load(find_snapshot(path)), weights_only)
 
     @property
     def config(self) -> dict[str, Any]:

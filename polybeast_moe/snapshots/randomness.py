@@ -32,16 +32,14 @@ def random_states() -> dict[str, Any]:
 
 
 def restore_random_states(states: Mapping[str, Any]) -> None:
-    """Reverses `random_states`; a generator that `states` lacks stays as it is, and so do devices that are not here."""
-    if "python" in states:
-        kind, numbers, gauss = states["python"]
-        random.setstate((kind, tuple(numbers), gauss))
-    if "numpy" in states:
-        name, keys, *rest = states["numpy"]
-        np.random.set_state((name, decode(keys, np.uint32), *rest))  # noqa: NPY002
+    """Reverses `random_states`; devices that are not here are left out."""
+    kind, numbers, gauss = states["python"]
+    random.setstate((kind, tuple(numbers), gauss))
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, decode(keys, np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(torch.from_numpy(decode(states["torch"], np.uint8)))
     if _computes_on_gpu():
-        for device, state in enumerate(states.get("cuda", [])[: torch.cuda.device_count()]):
+        for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
             torch.cuda.set_rng_state(torch.from_numpy(decode(state, np.uint8)), device)
 
 

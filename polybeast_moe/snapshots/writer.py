@@ -90,7 +90,7 @@ class SnapshotWriter:
 
     def go_on(self, snapshot: Snapshot) -> None:
         """Counts on from the snapshot that the run goes on with."""
-        self.number = int(snapshot.state.get("number", 0))
+        self.number = int(snapshot.state["number"])
         self.newest, self.newest_at = snapshot.path, time.monotonic()
 
     def look(self) -> None:

@@ -33,5 +33,5 @@ def test_a_run_without_a_snapshot_is_refused(tiny_file: Path, tmp_path: Path) ->
     (tmp_path / "config.yaml").write_bytes(tiny_file.read_bytes())
     done = carried_out(tmp_path, PLAY, "--run", tmp_path, "--out", tmp_path / "x.pt")
     assert done.returncode == 2
-    assert "has no snapshot" in done.stderr
+    assert "no good snapshot" in done.stderr
     assert not (tmp_path / "x.pt").exists()

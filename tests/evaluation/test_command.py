@@ -11,6 +11,7 @@ from polybeast_moe import cli
 from polybeast_moe.config.env import CHARACTER_ROLES
 from polybeast_moe.evaluation.draws import episode_seeds
 from polybeast_moe.evaluation.trained import load_trained
+from polybeast_moe.snapshots import find_snapshot, load, save
 from polybeast_moe.snapshots.directory import all_snapshots
 
 
@@ -102,6 +103,19 @@ def test_mistakes_are_told_before_anything_is_played(trained_run, tmp_path, monk
 def test_a_run_without_a_snapshot_is_refused(tmp_path, refused) -> None:
     (tmp_path / "config.yaml").write_text("phases: []")
     assert "no good snapshot" in refused("evaluate", str(tmp_path))
+
+
+def test_weights_of_another_graph_are_refused(trained_run, tmp_path, refused) -> None:
+    before = load(find_snapshot(trained_run))
+    state = {**before.state, "graph": "another file's"}
+    other = save(tmp_path, before.state["counters"]["frames"], before.weights, before.optimizer, state)
+    assert "the knowledge graph has changed since" in refused("evaluate", str(other))
+
+
+def test_a_policy_can_play_under_another_configuration(trained_run) -> None:
+    trained = load_trained(trained_run, ["env.max_episode_steps=7"])
+    assert trained.config.env.max_episode_steps == 7
+    assert trained.frames == load_trained(trained_run).frames
 
 
 def test_a_policy_comes_back_with_its_weights_and_settings(trained_run) -> None:

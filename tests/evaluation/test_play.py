@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from nle.nethack import NLE_BL_GOLD
 
+from polybeast_moe.errors import UserError
 from polybeast_moe.evaluation.draws import episode_seeds
 from polybeast_moe.evaluation.evaluate import evaluate_policy, figures_of
+from polybeast_moe.evaluation.games import GameTable
 from polybeast_moe.evaluation.play import Moment, Played, play_episodes
 from polybeast_moe.evaluation.score import score_parts
 from polybeast_moe.evaluation.trained import load_trained
@@ -17,6 +21,24 @@ from polybeast_moe.evaluation.trained import load_trained
 @pytest.fixture(scope="module", params=["trained_run", "recurrent_run"])
 def trained(request):
     return load_trained(request.getfixturevalue(request.param))
+
+
+def test_games_are_ended_when_others_cannot_begin(make_config, tmp_path, monkeypatch) -> None:
+    """Half of them are there when the folder of the other half cannot be made."""
+    made: list[GameTable] = []
+
+    def second_fails(*arguments: Any) -> GameTable:
+        if made:
+            assert list(tmp_path.glob("pbm-games-*"))
+            raise UserError("no folder")
+        made.append(GameTable(*arguments))
+        return made[0]
+
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("polybeast_moe.evaluation.play.GameTable", second_fails)
+    with pytest.raises(UserError):
+        play_episodes(None, make_config().env, episodes=4, seed=1)
+    assert not list(tmp_path.glob("pbm-games-*"))
 
 
 def play(trained, episodes: int = 7, seed: int = 3, **more) -> Played:

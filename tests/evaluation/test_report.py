@@ -245,6 +245,13 @@ def test_a_run_from_another_runs_snapshot_counts_its_own_frames(tmp_path: Path) 
     assert row.minutes == pytest.approx((10 + 20) / 60)
 
 
+def test_a_phase_may_be_called_on_or_off(tmp_path: Path) -> None:
+    """As the trainer reads `config.yaml` (YAML 1.2), not as PyYAML does by itself (1.1: two booleans)."""
+    (tmp_path / "config.yaml").write_text("phases:\n- name: on\n- name: off\n")
+    write_rows(tmp_path, [metrics_row(100, 1.0, "on"), metrics_row(200, 2.0, "off")], [])
+    assert read_run(tmp_path).phases == ["on", "off"]
+
+
 def test_a_directory_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a run directory"):
         write_report(tmp_path)

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from polybeast_moe.learning.usage import entropy
 from polybeast_moe.monitoring.columns import metric_columns
-from polybeast_moe.monitoring.metrics import LAST_EPISODES, MetricsWindow, entropy
+from polybeast_moe.monitoring.metrics import LAST_EPISODES, MetricsWindow
 
 EXPERTS = ("survival", "combat", "exploration", "general")
 
@@ -23,11 +24,6 @@ def close_row(window: MetricsWindow, frames: int = 0, wall_seconds: float = 1.0,
 
 def alphas(seed: int, rows: int) -> np.ndarray:
     return np.random.default_rng(seed).dirichlet([0.3] * len(EXPERTS), rows)
-
-
-def test_entropy_of_certainty_and_of_ignorance() -> None:
-    assert entropy([1.0, 0.0, 0.0]) == 0.0
-    assert entropy([0.25] * 4) == pytest.approx(math.log(4))
 
 
 @given(st.integers(0, 2**32), st.lists(st.integers(1, 50), min_size=1, max_size=5))

@@ -95,6 +95,7 @@ DAMAGE = {
     "no manifest": (lambda path: (path / "manifest.json").unlink(), "not a snapshot, it has no manifest.json"),
     "manifest cut": (lambda path: (path / "manifest.json").write_text('{"form'), "manifest.json is damaged"),
     "manifest foreign": (lambda path: (path / "manifest.json").write_text("[1]"), "manifest.json is damaged"),
+    "older format": (change_manifest(format=1), "format 1 is unknown (this version reads 2)"),
     "newer format": (change_manifest(format=3), "format 3 is unknown"),
     "renamed": (change_manifest(frames=4), "is of another snapshot (4 frames)"),
     "escaping": (change_manifest(files={"../x": {"sha256": "", "bytes": 0}}), "lists other files"),
