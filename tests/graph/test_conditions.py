@@ -289,6 +289,24 @@ def test_the_heros_own_glyph_is_no_monster_and_no_corpse_matters_under_it() -> N
     assert "item_known" not in lit(observation(squares={(0, 0): corpse("newt")}))
 
 
+@pytest.mark.parametrize(
+    ("level", "part"), [(5, 5), (6, 6), (13, 6), (14, 7), (21, 7), (22, 8), (29, 8), (30, 9)]
+)  # pray.c: by every second rank
+def test_hit_points_are_critical_at_a_part_that_shrinks_with_the_rank(level: int, part: int) -> None:
+    stats = {"XP": level, "HPMAX": 10 * part}
+    assert "hp_critical" in lit(observation(HP=10, **stats))
+    assert "hp_critical" not in lit(observation(HP=11, **stats))
+
+
+def test_a_throw_reaches_eight_squares() -> None:
+    def newt_beyond(squares: int) -> set[str]:
+        return lit(observation({**{(dx, 0): FLOOR for dx in range(1, squares)}, (squares, 0): monster("newt")}))
+
+    assert "monster_in_line" not in newt_beyond(1)
+    assert "monster_in_line" in newt_beyond(2) & newt_beyond(8)
+    assert "monster_in_line" not in newt_beyond(9)
+
+
 def test_the_longest_noun_counts() -> None:
     assert "armor_underfoot" in lit(observation(message="You see here a red dragon scale mail."))
     assert "food_underfoot" not in lit(observation(message="You see here a tinning kit."))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from waiting import PATIENCE, settles
+from waiting import PATIENCE, settles, wait_until
 from written import Fields, written
 
 from polybeast_moe import _C
@@ -180,6 +180,15 @@ def test_a_killed_policy_worker_costs_no_game_and_no_recurrent_state(start_runti
             collect(runtime)
         assert runtime.supervisor.restarts == deaths
     assert runtime.supervisor.lost_rollouts == 0
+
+
+def test_a_learner_that_does_not_come_is_waited_for(start_runtime) -> None:
+    """A slot for every group and a batch more, all full: how old a rollout can be is bounded by that."""
+    runtime = start_runtime("learner.slots_per_batch=3")
+    region = runtime.supervisor.region
+    collect(runtime)
+    wait_until(lambda: all(region.state(slot)[0] == _C.OWNER_DELIVERED for slot in range(len(region))))
+    assert len(region) == region.groups + 3
 
 
 def test_a_paused_run_stands_still_and_goes_on(start_runtime) -> None:

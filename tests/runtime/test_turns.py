@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -45,20 +46,28 @@ def test_slots_are_delivered_in_the_order_in_which_they_were_filled(region: _C.R
 
 def test_what_is_delivered_behind_the_learners_back_overtakes_nothing(make_config) -> None:
     """Into the first slot and then into the last while the learner looks from one to the other: it takes them so."""
-    last = 2000
+    rounds, last = 200, 4000
     region = _C.Region(rollout_layout(make_config("runtime.unroll=1"), 0), slots=last + 1, actors=1, groups_per_actor=1)
-    for _ in range(100):
+
+    def deliver() -> None:
+        for _ in range(rounds):
+            while {region.state(slot)[0] for slot in (0, last)} != {GROUP}:
+                time.sleep(0)
+            assert region.deliver(0, GROUP)
+            assert region.deliver(last, GROUP)
+
+    actor = threading.Thread(target=deliver, daemon=True)
+    actor.start()
+    for _ in range(rounds):
         for slot in (0, last):
             assert region.hand_over(slot, _C.OWNER_FREE, GROUP)
-        actor = threading.Thread(target=lambda: [region.deliver(slot, GROUP) for slot in (0, last)])
-        actor.start()
         taken: list[int] = []
         while len(taken) < 2:
             taken += region.wait_delivered(1, timeout_ms=0)
-        actor.join()
         assert taken == [0, last]
         for slot in taken:
             region.give_back(slot)
+    actor.join()
 
 
 @pytest.mark.timeout(60)
