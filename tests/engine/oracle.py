@@ -11,6 +11,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+from nle import nethack
 from nle.env import base, tasks
 
 from polybeast_moe import _C
@@ -125,6 +126,8 @@ class Duel:
         self.played[game] += 1
         self.seen["steps"] += 1
         self.seen[EndStatus(status).name] += 1
+        if "blstats" in theirs:
+            self.seen["hallucinating"] += bool(theirs["blstats"][nethack.NLE_BL_CONDITION] & nethack.BL_MASK_HALLU)
         self.reward += abs(their_reward)
         return ended
 

@@ -112,6 +112,15 @@ def test_a_task_that_is_done_equals_nle(pinned_clock: Path, task: str, text: str
     assert seen["TASK_SUCCESSFUL"] >= 2
 
 
+def test_what_a_hallucinating_hero_sees_equals_nle(pinned_clock: Path) -> None:
+    """Drawn with the second seed, of which a sane hero sees next to nothing. The potion is wished for, and drunk."""
+    text = "\x17potion of hallucination\r" + "".join(f"q{letter}\x1b" for letter in "efghijklm")
+    actions = keys(text, "hjklyubns")
+    options = {"wizard": True, "allow_all_modes": True, "allow_all_yn_questions": True, "actions": actions}
+    seen = duel(pinned_clock, "NetHackScore-v0", 3, 150, options=options, prefix=typed(text, actions))
+    assert seen["hallucinating"] >= 150
+
+
 def test_games_in_processes_of_their_own_equal_nle(pinned_clock: Path) -> None:
     seen = duel(pinned_clock, "NetHackScore-v0", 5, 250, processes=2, options={"max_episode_steps": 100})
     assert seen["episodes"] >= 10

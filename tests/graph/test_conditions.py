@@ -289,6 +289,52 @@ def test_the_heros_own_glyph_is_no_monster_and_no_corpse_matters_under_it() -> N
     assert "item_known" not in lit(observation(squares={(0, 0): corpse("newt")}))
 
 
+def of_difficulty(wanted: int) -> int:
+    return nh.GLYPH_MON_OFF + next(i for i in range(nh.NUMMONS) if nh.permonst(i).difficulty == wanted)
+
+
+@pytest.mark.parametrize(
+    ("name", "holds", "does_not"),
+    [
+        ("experience_level_2_to_4", {"XP": 2}, {"XP": 1}),
+        ("depth_2_to_4", {"DEPTH": 2}, {"DEPTH": 1}),
+        ("depth_5_to_9", {"DEPTH": 5}, {"DEPTH": 4}),
+        ("gold_some", {"GOLD": 1}, {"GOLD": 0}),
+        ("armor_class_fair", {"AC": 7}, {"AC": 8}),
+        ("armor_class_good", {"AC": 4}, {"AC": 5}),
+        ("fainting", {"HUNGER": 4}, {"HUNGER": 3}),
+        ("stressed", {"CAP": 2}, {"CAP": 1}),
+        ("monster_near", at(monster("newt"), 2, 1), at(monster("newt"), 1, 1)),
+        ("monster_stronger_adjacent", {"XP": 3, **beside(of_difficulty(4))}, {"XP": 3, **beside(of_difficulty(3))}),
+        ("monster_out_of_depth_shown", {"XP": 4, **at(of_difficulty(8))}, {"XP": 4, **at(of_difficulty(7))}),
+        ("pet_near", at(pet("kitten"), 4, 0), at(pet("kitten"), 5, 0)),
+        ("pet_far", at(pet("kitten"), 5, 0), at(pet("kitten"), 4, 0)),
+        ("level_partly_known", known(120), known(119)),
+    ],
+)
+def test_edges_that_the_cases_above_are_not_at(name: str, holds: dict[str, Any], does_not: dict[str, Any]) -> None:
+    assert name in lit(observation(**holds))
+    assert name not in lit(observation(**does_not))
+
+
+@pytest.mark.parametrize(
+    ("level", "part"), [(5, 5), (6, 6), (13, 6), (14, 7), (21, 7), (22, 8), (29, 8), (30, 9)]
+)  # pray.c: by every second rank
+def test_hit_points_are_critical_at_a_part_that_shrinks_with_the_rank(level: int, part: int) -> None:
+    stats = {"XP": level, "HPMAX": 10 * part}
+    assert "hp_critical" in lit(observation(HP=10, **stats))
+    assert "hp_critical" not in lit(observation(HP=11, **stats))
+
+
+def test_a_throw_reaches_eight_squares() -> None:
+    def newt_beyond(squares: int) -> set[str]:
+        return lit(observation({**{(dx, 0): FLOOR for dx in range(1, squares)}, (squares, 0): monster("newt")}))
+
+    assert "monster_in_line" not in newt_beyond(1)
+    assert "monster_in_line" in newt_beyond(2) & newt_beyond(8)
+    assert "monster_in_line" not in newt_beyond(9)
+
+
 def test_the_longest_noun_counts() -> None:
     assert "armor_underfoot" in lit(observation(message="You see here a red dragon scale mail."))
     assert "food_underfoot" not in lit(observation(message="You see here a tinning kit."))

@@ -300,6 +300,7 @@ def closed_loop(target, routing="sparsemax", **more):
         (1.0, None, 1.0),
         (0.0501, 0.001, 0.05),  # the bounds hold
         (9.99, 1000.0, 10.0),
+        (20.0, 20.0, 10.0),  # and at once, where a resume has narrowed them
     ],
 )
 def test_one_step_of_the_closed_loop(temperature, matching, wanted):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from waiting import PATIENCE, settles
+from waiting import PATIENCE, settles, wait_until
 from written import Fields, written
 
 from polybeast_moe import _C
@@ -129,11 +129,25 @@ def kill(runtime: AsynchronousRuntime, name: str, number: signal.Signals = signa
     return pid
 
 
+def stop_while_filling(runtime: AsynchronousRuntime, name: str, groups: tuple[int, ...]) -> list[int]:
+    """Stops an actor at a moment when it has begun rollouts of these groups, its own; returns their slots."""
+    region = runtime.supervisor.region
+    owners = [_C.OWNER_FIRST_GROUP + group for group in groups]
+    while True:
+        collect(runtime)
+        pid = kill(runtime, name, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        if begun := [slot for slot in range(len(region)) if region.state(slot)[0] in owners]:
+            return begun
+        os.kill(pid, signal.SIGCONT)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 def test_a_killed_actor_is_replaced_by_one_with_fresh_games(start_runtime, number: signal.Signals) -> None:
     runtime = start_runtime()
-    collect(runtime)
+    begun = stop_while_filling(runtime, "pbm-actor-0.1", groups=(2, 3))
     before = kill(runtime, "pbm-actor-0.1", number)
+    os.kill(before, signal.SIGCONT)
     fresh = {
         _C.episode_seeds(1, game, EPISODES_OF_AN_INCARNATION + episode) for game in range(6, 12) for episode in range(9)
     }
@@ -151,12 +165,8 @@ def test_a_killed_actor_is_replaced_by_one_with_fresh_games(start_runtime, numbe
     supervisor = runtime.supervisor
     assert supervisor.pids()["pbm-actor-0.1"] != before
     assert supervisor.restarts == 1
-    assert supervisor.lost_rollouts <= 2  # one a group
-    region = supervisor.region
-    region.pause(True)
-    owners = settles(lambda: [region.state(slot)[0] for slot in range(len(region))])
-    held = [owner for owner in owners if owner >= _C.OWNER_FIRST_GROUP]
-    assert len(set(held)) == len(held), "what the dead one had begun is free again: no group has two"
+    assert supervisor.lost_rollouts == len(begun)
+    assert [supervisor.region.state(slot)[1] for slot in begun] == [1] * len(begun), "what it had begun is free again"
     assert runtime.messages == [f"pbm-actor-0.1 was ended by {number.name}; a new one starts in 0.1 s"]
 
 
@@ -170,6 +180,15 @@ def test_a_killed_policy_worker_costs_no_game_and_no_recurrent_state(start_runti
             collect(runtime)
         assert runtime.supervisor.restarts == deaths
     assert runtime.supervisor.lost_rollouts == 0
+
+
+def test_a_learner_that_does_not_come_is_waited_for(start_runtime) -> None:
+    """A slot for every group and a batch more, all full: how old a rollout can be is bounded by that."""
+    runtime = start_runtime("learner.slots_per_batch=3")
+    region = runtime.supervisor.region
+    collect(runtime)
+    wait_until(lambda: all(region.state(slot)[0] == _C.OWNER_DELIVERED for slot in range(len(region))))
+    assert len(region) == region.groups + 3
 
 
 def test_a_paused_run_stands_still_and_goes_on(start_runtime) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 import pytest
 
 from polybeast_moe import _C
@@ -39,6 +42,41 @@ def test_slots_are_delivered_in_the_order_in_which_they_were_filled(region: _C.R
     assert [region.state(slot)[0] for slot in slots] == [_C.OWNER_LEARNER, _C.OWNER_DELIVERED, _C.OWNER_LEARNER]
     region.give_back(slots[0])
     assert region.take_free(GROUP + 1) == slots[0]
+
+
+def test_what_is_delivered_behind_the_learners_back_overtakes_nothing(make_config) -> None:
+    """Into the first slot and then into the last while the learner looks from one to the other: it takes them so."""
+    rounds, last = 200, 4000
+    region = _C.Region(rollout_layout(make_config("runtime.unroll=1"), 0), slots=last + 1, actors=1, groups_per_actor=1)
+
+    def deliver() -> None:
+        for _ in range(rounds):
+            while {region.state(slot)[0] for slot in (0, last)} != {GROUP}:
+                time.sleep(0)
+            assert region.deliver(0, GROUP)
+            assert region.deliver(last, GROUP)
+
+    actor = threading.Thread(target=deliver, daemon=True)
+    actor.start()
+    for _ in range(rounds):
+        for slot in (0, last):
+            assert region.hand_over(slot, _C.OWNER_FREE, GROUP)
+        taken: list[int] = []
+        while len(taken) < 2:
+            taken += region.wait_delivered(1, timeout_ms=0)
+        assert taken == [0, last]
+        for slot in taken:
+            region.give_back(slot)
+    actor.join()
+
+
+@pytest.mark.timeout(60)
+def test_a_delivery_wakes_the_learner(region: _C.Region) -> None:
+    slot = region.take_free(GROUP)
+    actor = threading.Timer(0.2, region.deliver, (slot, GROUP))
+    actor.start()
+    assert region.wait_delivered(1, timeout_ms=3_600_000) == [slot]
+    actor.join()
 
 
 def test_only_its_owner_delivers_a_slot_and_only_the_learner_gives_it_back(region: _C.Region) -> None:
