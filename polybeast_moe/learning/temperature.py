@@ -1,9 +1,9 @@
 """The closed loop on alpha entropy. Pure.
 
-It inverts its plant: `matching_temperature` is where the scores of an update's batch would have met the target. Half of
-its last change is expected to come again, and the logarithm of the temperature goes `gain` of the way there, within
-`_STEPS`: downwards more slowly, because the router's gradients grow as the temperature falls. Nothing is summed up, so
-nothing can wind up behind the bounds.
+It inverts its plant: `matching_temperature` is where the scores of an update's batch would have met the target. The
+logarithm of the temperature goes `gain` of the way to the mean of the last two, at most `_STEP`: two, because an actor's
+two groups of games take turns, each in its own states for long, and what one batch asks for the next one does not.
+Nothing is summed up, so nothing can wind up behind the bounds.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from polybeast_moe.ops.mixture import Routing
 _RANGE = (1e-3, 1e3)
 _PRECISION = 1e-3  # of log temperature
 _MOST_ROWS = 4096
-_TREND = 0.5  # of the last change: the autocorrelation of changes in play
-_STEPS = (-0.2, 0.5)  # of log temperature in one update
+_STEP = 0.5  # of log temperature, the most in one update
 
 
 def steered(
@@ -31,15 +30,15 @@ def steered(
 
     Args:
         temperature: in force.
-        matching: the matching temperature of the latest update; what is missing or not finite changes nothing.
+        matching: the matching temperature of the latest update; what is missing or not finite steers nothing.
         before: of the update before that; None: not known.
         loop: gain and bounds.
     """
     if matching is None or not math.isfinite(matching):
-        return temperature, before
-    expected = matching * (matching / before) ** _TREND if before is not None else matching
-    step = loop.gain * math.log(clamped(expected, loop.bounds) / temperature)
-    return clamped(temperature * math.exp(clamped(step, _STEPS)), loop.bounds), matching
+        return clamped(temperature, loop.bounds), before
+    latest, earlier = (clamped(found, loop.bounds) for found in (matching, matching if before is None else before))
+    step = loop.gain * math.log(math.sqrt(latest * earlier) / temperature)
+    return clamped(temperature * math.exp(clamped(step, (-_STEP, _STEP))), loop.bounds), matching
 
 
 def clamped(value: float, bounds: tuple[float, float]) -> float:
