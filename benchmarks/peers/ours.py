@@ -30,6 +30,7 @@ SHARED: dict[str, Any] = {
     "policy.action_mask": False,
     "env.store_glyphs": False,
     "graph.enabled": False,
+    "runtime.unroll": 32,
 }
 WITHOUT_ROUTER = ("load_balance",)
 # The peers' reward: tanh(task reward / 10). Each is a whole section in place of the quickstart's.
