@@ -14,7 +14,7 @@ from polybeast_moe.envs.episode_record import EpisodeRecord
 from polybeast_moe.envs.games_folder import GamesFolder
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
 from polybeast_moe.graph.configured import configured_graph
-from polybeast_moe.learning.crew import Begin, Hand, Part, Standing, digest, until
+from polybeast_moe.learning.crew import Begin, Hand, Part, RunState, digest, until
 from polybeast_moe.learning.distributed import Ranks
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import Settings
@@ -61,15 +61,15 @@ class Follower:
         self._policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS)).to(device)
         self._learner = Learner.configured(self._policy, config, ranks)
         seed_all(config.seed)
-        standing: Standing = ranks.from_lead(_NOTHING)
-        self._policy.load_state_dict(standing.weights)
-        self._learner.restore(standing.optimizer, standing.version)
+        state: RunState = ranks.from_lead(_NOTHING)
+        self._policy.load_state_dict(state.weights)
+        self._learner.restore(state.optimizer, state.version)
         runtime = make_runtime(
             config,
             self._policy,
             package,
             games,
-            starts=standing.starts,
+            starts=state.starts,
             log_path=log if log.parent.is_dir() else games / "run.log",
             log=self._messages.append,
             rank=ranks.rank,
@@ -78,7 +78,7 @@ class Follower:
             self._runtime = parts.enter_context(closing(runtime))
             feed = make_feed(config, self._policy, runtime, self._messages.append)
             self._feed = parts.enter_context(closing(feed))
-            own = standing.of(ranks.rank)
+            own = state.of(ranks.rank)
             if own is not None:  # else there were fewer ranks: this one begins with its seed
                 told = runtime.restore(own["runtime"])
                 self._messages.extend([told] if told else [])

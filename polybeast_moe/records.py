@@ -93,8 +93,8 @@ class Records:
         if due or now - self._row_at >= self._config.monitoring.every_seconds:
             self._row_at = now
             health = {"memory_bytes": self._memory.read(), "restarts": restarts}
-            standing = {**self._standing(settings, counters, now), **health, **self._held_out}
-            self._last_row = self.window.row(updates=counters.updates, **standing)
+            columns = {**self._columns(settings, counters, now), **health, **self._held_out}
+            self._last_row = self.window.row(updates=counters.updates, **columns)
             self._held_out = {}
             self._sinks.metrics(self._last_row)
 
@@ -104,7 +104,7 @@ class Records:
         """Returns where the run stands; `snapshot_at` is when the newest snapshot was taken."""
         now, scores, phases = time.monotonic(), self.window.scores, self._config.phases
         return Status.from_row(
-            {**self._last_row, **self._standing(settings, counters, now)},
+            {**self._last_row, **self._columns(settings, counters, now)},
             self._config.policy.expert_names,
             fraction=run_progress(phases, controller, counters),
             phase_fraction=phase_progress(phases, controller, counters),
@@ -133,7 +133,7 @@ class Records:
         """Writes what is still to be written."""
         self._sinks.close()
 
-    def _standing(self, settings: Settings, counters: Counters, now: float) -> dict[str, Any]:
+    def _columns(self, settings: Settings, counters: Counters, now: float) -> dict[str, Any]:
         """Where the run stands, under the names of `metrics.csv`."""
         return {
             "frames": counters.frames,

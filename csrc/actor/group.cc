@@ -137,20 +137,20 @@ void Group::note_fatal(const nethack::FatalGameError& error) {
   last_fatal_reason_ = error.what();
 }
 
-std::vector<Standing> Group::standing() const {
-  std::vector<Standing> all;
-  for (const Player& player : players_) all.push_back(standing_of(player, started_));
+std::vector<SavedGame> Group::saved_games() const {
+  std::vector<SavedGame> all;
+  for (const Player& player : players_) all.push_back(save_game(player, started_));
   return all;
 }
 
-std::size_t Group::restore(const std::vector<Standing>& standing) {
-  if (standing.size() != players_.size()) throw std::invalid_argument("a standing for every game, no more and no less");
+std::size_t Group::restore(const std::vector<SavedGame>& saved) {
+  if (saved.size() != players_.size()) throw std::invalid_argument("a saved game for every game, no more and no less");
   if (started_) throw std::logic_error("restore after the games have begun");
-  const bool begun = std::ranges::all_of(standing, &Standing::begun);
+  const bool begun = std::ranges::all_of(saved, &SavedGame::begun);
   std::size_t begin_anew = 0;
   for (std::size_t k = 0; k < players_.size(); ++k) {
-    players_[k].next_episode = standing[k].next_episode;
-    if (!begun || replay(players_[k], standing[k], shape_.actions)) continue;
+    players_[k].next_episode = saved[k].next_episode;
+    if (!begun || replay(players_[k], saved[k], shape_.actions)) continue;
     start_episode(players_[k]);
     ++begin_anew;
   }

@@ -10,7 +10,7 @@
 
 #include "actor/player.h"
 #include "actor/rollout_writer.h"
-#include "actor/standing.h"
+#include "actor/saved_game.h"
 #include "nethack/game.h"
 #include "shm/layout.h"
 
@@ -28,13 +28,13 @@ class Group {
         const std::filesystem::path& directory, const shm::RolloutLayout& layout, std::uint64_t run_seed,
         std::uint64_t first_game, std::uint64_t first_episode, std::size_t keep_actions = 0);
 
-  // Where every game stands. Episodes are kept up to `keep_actions` actions of each.
-  std::vector<Standing> standing() const;
+  // What brings every game back to where it is. Episodes are kept up to `keep_actions` actions of each.
+  std::vector<SavedGame> saved_games() const;
 
-  // Brings every game to where `standing` was taken, before the first `open`. A game that cannot be brought there (its
+  // Brings every game to where `saved` was taken, before the first `open`. A game that cannot be brought there (its
   // episode was too long to keep, or comes out differently under other options) begins its next episode instead;
   // returns how many those are. Throws std::invalid_argument when there are not as many as games.
-  std::size_t restore(const std::vector<Standing>& standing);
+  std::size_t restore(const std::vector<SavedGame>& saved);
 
   // Begins a slot: row 0 becomes where the games stand now. The first call starts the first episodes.
   void open(std::uint8_t* slot);

@@ -40,8 +40,8 @@ class Begin:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a run stands when it begins or goes on: the same on every rank, but for what its snapshot kept of each."""
+class RunState:
+    """The state in which a run begins or goes on: the same on every rank, but for what its snapshot kept of each."""
 
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
@@ -105,7 +105,7 @@ class Crew:
         if self.ranks.size > 1:
             kept = saved.get("ranks", [])
             weights, optimizer = on_host(policy.state_dict()), on_host(learner.optimizer_state())
-            self.ranks.from_lead(Standing(weights, optimizer, learner.version, starts, kept))
+            self.ranks.from_lead(RunState(weights, optimizer, learner.version, starts, kept))
 
     def collect(self, feed: Feed, interrupted: Callable[[], bool]) -> list[Rollout] | None:
         """Collects as the feed does, but gives [] where no whole batch comes within the patience."""

@@ -8,7 +8,7 @@ import pytest
 from torch import nn
 
 from polybeast_moe.errors import RunFailed
-from polybeast_moe.learning.crew import Part, Standing, digest, together, until
+from polybeast_moe.learning.crew import Part, RunState, digest, together, until
 from polybeast_moe.learning.learner import UpdateReport
 
 
@@ -58,6 +58,6 @@ def test_patience_ends_and_so_does_an_interrupted_wait() -> None:
 
 
 def test_a_rank_that_was_not_there_has_no_state() -> None:
-    standing = Standing({}, {}, 0, 0, [{"of": 1}])
-    assert standing.of(1) == {"of": 1}
-    assert standing.of(2) is None
+    state = RunState({}, {}, 0, 0, [{"of": 1}])
+    assert state.of(1) == {"of": 1}
+    assert state.of(2) is None

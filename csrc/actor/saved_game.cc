@@ -1,4 +1,4 @@
-#include "actor/standing.h"
+#include "actor/saved_game.h"
 
 #include "fingerprint.h"
 #include "nethack/conditions.h"
@@ -36,37 +36,37 @@ bool play_actions(Player& player, const std::vector<std::uint8_t>& chosen, std::
 
 }  // namespace
 
-Standing standing_of(const Player& player, bool begun) {
-  Standing standing;
-  standing.next_episode = player.next_episode;
-  standing.begun = begun;
-  if (!begun) return standing;
+SavedGame save_game(const Player& player, bool begun) {
+  SavedGame saved;
+  saved.next_episode = player.next_episode;
+  saved.begun = begun;
+  if (!begun) return saved;
   const nethack::EpisodeRecord& episode = player.game->episode();
-  standing.whole = player.actions.size() == static_cast<std::size_t>(episode.length);
-  standing.seeds = episode.seeds;
-  standing.frozen_steps = player.frozen_steps;
-  if (standing.whole) standing.actions = player.actions;
-  standing.alpha_entropy_sum = player.alpha_entropy_sum;
-  standing.fingerprint = fingerprint(*player.game);
-  return standing;
+  saved.whole = player.actions.size() == static_cast<std::size_t>(episode.length);
+  saved.seeds = episode.seeds;
+  saved.frozen_steps = player.frozen_steps;
+  if (saved.whole) saved.actions = player.actions;
+  saved.alpha_entropy_sum = player.alpha_entropy_sum;
+  saved.fingerprint = fingerprint(*player.game);
+  return saved;
 }
 
-bool replay(Player& player, const Standing& standing, std::size_t actions) {
-  if (!standing.whole) return false;
-  player.game->task().set_frozen_steps(standing.frozen_steps);
+bool replay(Player& player, const SavedGame& saved, std::size_t actions) {
+  if (!saved.whole) return false;
+  player.game->task().set_frozen_steps(saved.frozen_steps);
   player.stairs.forget();
   try {
-    player.game->reset(standing.seeds);
-    if (!play_actions(player, standing.actions, actions)) return false;
+    player.game->reset(saved.seeds);
+    if (!play_actions(player, saved.actions, actions)) return false;
   } catch (const nethack::FatalGameError&) {
     return false;
   }
-  player.frozen_steps = standing.frozen_steps;
-  player.actions = standing.actions;
-  player.alpha_entropy_sum = standing.alpha_entropy_sum;
-  player.first = standing.actions.empty();
-  player.previous_action = player.first ? static_cast<std::int32_t>(actions) : standing.actions.back();
-  return fingerprint(*player.game) == standing.fingerprint;
+  player.frozen_steps = saved.frozen_steps;
+  player.actions = saved.actions;
+  player.alpha_entropy_sum = saved.alpha_entropy_sum;
+  player.first = saved.actions.empty();
+  player.previous_action = player.first ? static_cast<std::int32_t>(actions) : saved.actions.back();
+  return fingerprint(*player.game) == saved.fingerprint;
 }
 
 }  // namespace pbm::actor
