@@ -14,10 +14,10 @@ from polybeast_moe.envs.episode_record import EpisodeRecord
 from polybeast_moe.envs.games_folder import GamesFolder
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
 from polybeast_moe.graph.configured import configured_graph
-from polybeast_moe.learning.crew import Begin, Hand, Part, RunState, digest, until
 from polybeast_moe.learning.distributed import Ranks
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import Settings
+from polybeast_moe.learning.rank_rounds import Begin, RankArrival, RankUpdate, RunState, digest, until
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.resources import usable_cores
 from polybeast_moe.runtime.device import on_this_machine, use
@@ -94,8 +94,8 @@ class Follower:
         while True:
             if batch is None and not self._idle:
                 batch, episodes = self._collect(stop)
-            hands = self._ranks.everyone(Hand(_frames(batch), stop.signal_number or 0))
-            order = hands[0].order
+            arrivals = self._ranks.everyone(RankArrival(_frames(batch), stop.signal_number or 0))
+            order = arrivals[0].order
             assert order is not None, "rank 0 gives an order at every meeting"
             if order.do == "end":
                 return
@@ -105,7 +105,7 @@ class Follower:
                 self._rest(True)
             elif order.settings is not None:
                 self._rest(False)
-                total = sum(hand.frames for hand in hands)
+                total = sum(arrival.frames for arrival in arrivals)
                 if total:
                     self._update(batch, episodes, order.settings, total)
                     batch, episodes = None, []
@@ -126,7 +126,7 @@ class Follower:
     def _update(self, batch: Batch | None, episodes: list[EpisodeRecord], settings: Settings, total: int) -> None:
         frames = _frames(batch)
         report = self._learner.update(batch, settings, frames / total)
-        self._ranks.to_lead(Part(frames, report, episodes, self._messages[:]))
+        self._ranks.to_lead(RankUpdate(frames, report, episodes, self._messages[:]))
         self._messages.clear()
         self._listen()
 

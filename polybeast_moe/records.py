@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from polybeast_moe.config import RunConfig
-from polybeast_moe.learning.crew import Part
 from polybeast_moe.learning.learner import UpdateReport
 from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, phase_progress, run_progress
+from polybeast_moe.learning.rank_rounds import RankUpdate
 from polybeast_moe.monitoring.console import Console
 from polybeast_moe.monitoring.make import make_sinks
 from polybeast_moe.monitoring.metrics import MetricsWindow
@@ -57,7 +57,7 @@ class Records:
             if event.key == "phase":
                 self._console.log(f"phase {event.new} begins at {event.frames:,} frames, {event.episodes:,} episodes")
 
-    def learnt(self, seen: Part, settings: Settings, counters: Counters) -> None:
+    def learnt(self, seen: RankUpdate, settings: Settings, counters: Counters) -> None:
         """Takes in what an update showed; `counters` count it already."""
         for line in seen.messages:
             self._console.log(line)

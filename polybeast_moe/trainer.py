@@ -24,11 +24,11 @@ from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
 from polybeast_moe.graph.configured import configured_graph
 from polybeast_moe.learning import operator
-from polybeast_moe.learning.crew import Begin, Crew
 from polybeast_moe.learning.distributed import ALONE, Ranks
 from polybeast_moe.learning.guards import guarded
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, advance
+from polybeast_moe.learning.rank_rounds import Begin, RankRounds
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.console import Console
 from polybeast_moe.monitoring.resources import usable_cores
@@ -66,8 +66,8 @@ def train(
     runtime = on_this_machine(config.runtime, ranks.cores(usable_cores()), ranks.local_rank)
     torch.set_num_threads(runtime.threads or 1)
     package = check_nle()
-    crew = Crew(ranks, config.distributed.patience)
-    crew.begin(Begin(config, str(run_dir.log)))
+    rounds = RankRounds(ranks, config.distributed.patience)
+    rounds.begin(Begin(config, str(run_dir.log)))
     snapshot = load(resume) if resume is not None else None
     with (
         GamesFolder("polybeast-moe-") as games,
@@ -75,10 +75,10 @@ def train(
         StopRequests() as stop,
         Console() as console,
     ):
-        trainer = Trainer(config, run_dir, package, games.path, console, snapshot, origin, crew)
+        trainer = Trainer(config, run_dir, package, games.path, console, snapshot, origin, rounds)
         try:
             trainer.run(stop)
-            crew.end()
+            rounds.end()
         finally:
             trainer.close()
         if not stop():
@@ -106,14 +106,14 @@ class Trainer:
         console: Console,
         snapshot: Snapshot | None = None,
         origin: Origin | None = None,
-        crew: Crew | None = None,
+        rounds: RankRounds | None = None,
     ) -> None:
         """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from.
 
         A new run may begin with the weights, or the whole state, of an `origin`.
         """
-        self._crew = crew or Crew(ALONE, config.distributed.patience)
-        ranks = self._crew.ranks
+        self._rounds = rounds or RankRounds(ALONE, config.distributed.patience)
+        ranks = self._rounds.ranks
         runtime = on_this_machine(config.runtime, ranks.cores(usable_cores()), ranks.local_rank)
         self._config = config.model_copy(update={"runtime": runtime})
         self._given = config
@@ -141,7 +141,7 @@ class Trainer:
         self._graph_hash = graph.hash if graph is not None else None
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS)).to(device)
         select_mixture(config.policy.mixture_backend, device, len(config.policy.experts))  # or refuses
-        self._learner = Learner.configured(self._policy, config, self._crew.ranks)
+        self._learner = Learner.configured(self._policy, config, self._rounds.ranks)
         self._recorder = EpisodeRecorder(config.env, run_dir.replays, config.monitoring.replays, console.log)
         keep, tables = config.snapshots, (run_dir.metrics, run_dir.episodes, run_dir.phases)
         writer = SnapshotWriter(
@@ -154,7 +154,7 @@ class Trainer:
             self._restore(snapshot)
         elif origin is not None:
             self._begin_with(origin)
-        self._crew.share(self._policy, self._learner, self._starts, snapshot.state if snapshot is not None else {})
+        self._rounds.share(self._policy, self._learner, self._starts, snapshot.state if snapshot is not None else {})
         self._runtime = parts.enter_context(closing(self._make_runtime(package, games)))
         feed = make_feed(self._config, self._policy, self._runtime, console.log)
         self._feed = parts.enter_context(closing(feed))
@@ -168,7 +168,7 @@ class Trainer:
         self._stop = stop
         self._settings = self._advance({})
         self._tell_runtime()
-        self._crew.tell(self._settings, self._controller.finished)
+        self._rounds.tell(self._settings, self._controller.finished)
         if self._controller.finished:
             self._console.log("the run is complete: to go on in its last phase, resume with another phases.NAME.until")
         self._wait_for_start_up()
@@ -177,7 +177,7 @@ class Trainer:
             self._look_after_others()
             if self._desk.paused:
                 self._stand_still()
-            elif (rollouts := self._crew.collect(self._feed, self._interrupted)) is not None:
+            elif (rollouts := self._rounds.collect(self._feed, self._interrupted)) is not None:
                 self._update(rollouts)
         if stop():
             self._console.log("stopping: a snapshot is taken; a second signal would end the run without it")
@@ -188,12 +188,12 @@ class Trainer:
         """Learns from rollouts, and does what is due then: metrics, the next settings, a snapshot."""
         before = self._settings
         diagnostics = self._learn(rollouts, before)
-        self._crew.pass_on_stop(self._stop)
+        self._rounds.pass_on_stop(self._stop)
         if diagnostics is None:
             return
         self._settings = self._advance(diagnostics)
         self._tell_runtime()
-        self._crew.tell(self._settings, self._controller.finished)
+        self._rounds.tell(self._settings, self._controller.finished)
         phase_ended = self._settings.phase != before.phase or self._controller.finished
         self._report(before, due=phase_ended)
         if phase_ended:
@@ -216,8 +216,8 @@ class Trainer:
         """Passes a moment of a pause. The run's clock stands still meanwhile."""
         began = time.monotonic()
         self._runtime.rest(_PAUSE_SECONDS)
-        self._crew.rest()
-        self._crew.pass_on_stop(self._stop)
+        self._rounds.rest()
+        self._rounds.pass_on_stop(self._stop)
         self._records.stand_still(time.monotonic() - began)
         self._console.update(self._status(self._settings))
 
@@ -295,7 +295,7 @@ class Trainer:
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
         self._recorder.add(rollouts)
         self._runtime.give_back(rollouts)
-        seen = self._crew.update(self._learner, batch, episodes, settings)
+        seen = self._rounds.update(self._learner, batch, episodes, settings)
         if seen is None:
             return None
         before = self._counters
@@ -353,7 +353,7 @@ class Trainer:
             "starts": self._starts,
             "runtime": self._runtime.state(),
             "random": random_states(),
-            "ranks": self._crew.states(self._policy),
+            "ranks": self._rounds.states(self._policy),
             "graph": self._graph_hash,
             "held_out": self._held_out.state(),
             "config": self._given.to_plain(),  # what was chosen for this machine is not for the next

@@ -8,9 +8,9 @@ import pytest
 from processes import open_files
 
 from polybeast_moe.follower import Follower
-from polybeast_moe.learning.crew import RunState
 from polybeast_moe.learning.distributed import Ranks
 from polybeast_moe.learning.learner import Learner
+from polybeast_moe.learning.rank_rounds import RunState
 from polybeast_moe.runtime.device import on_this_machine
 
 

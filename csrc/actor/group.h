@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "actor/player.h"
+#include "actor/played_game.h"
 #include "actor/rollout_writer.h"
 #include "actor/saved_game.h"
 #include "nethack/game.h"
@@ -45,21 +45,21 @@ class Group {
   // game can no longer be started.
   void step(std::uint8_t* slot, std::size_t t);
 
-  std::size_t games() const noexcept { return players_.size(); }
+  std::size_t games() const noexcept { return games_.size(); }
   std::uint64_t fatal_games() const noexcept { return fatal_games_; }
   const std::string& last_fatal_reason() const noexcept { return last_fatal_reason_; }
 
  private:
   void check_actions(std::uint8_t* slot, std::size_t t) const;
-  void start_episode(Player& player);
-  nethack::StepResult play(Player& player, std::int32_t action);
+  void start_episode(PlayedGame& played);
+  nethack::StepResult play(PlayedGame& played, std::int32_t action);
   void note_fatal(const nethack::FatalGameError& error);
 
   shm::RolloutShape shape_;
   RolloutWriter writer_;
   std::uint64_t run_seed_;
   std::size_t keep_actions_;
-  std::vector<Player> players_;
+  std::vector<PlayedGame> games_;
   bool started_ = false;
   std::uint64_t fatal_games_ = 0;
   std::string last_fatal_reason_;

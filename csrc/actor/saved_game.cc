@@ -22,13 +22,13 @@ std::uint64_t fingerprint(const nethack::Game& game) noexcept {
 }
 
 // False when an action does not exist, or ends the episode.
-bool play_actions(Player& player, const std::vector<std::uint8_t>& chosen, std::size_t actions) {
+bool play_actions(PlayedGame& played, const std::vector<std::uint8_t>& chosen, std::size_t actions) {
   std::vector<std::uint64_t> unused(nethack::condition_words());
   for (const std::uint8_t action : chosen) {
     if (action >= actions) return false;
     // For the memory of the stairs, which takes every observation.
-    nethack::evaluate_conditions(view_of(player.game->observation()), unused.data(), &player.stairs);
-    const nethack::StepResult result = player.game->step(action);
+    nethack::evaluate_conditions(view_of(played.game->observation()), unused.data(), &played.stairs);
+    const nethack::StepResult result = played.game->step(action);
     if (result.terminated || result.truncated) return false;
   }
   return true;
@@ -36,37 +36,37 @@ bool play_actions(Player& player, const std::vector<std::uint8_t>& chosen, std::
 
 }  // namespace
 
-SavedGame save_game(const Player& player, bool begun) {
+SavedGame save_game(const PlayedGame& played, bool begun) {
   SavedGame saved;
-  saved.next_episode = player.next_episode;
+  saved.next_episode = played.next_episode;
   saved.begun = begun;
   if (!begun) return saved;
-  const nethack::EpisodeRecord& episode = player.game->episode();
-  saved.whole = player.actions.size() == static_cast<std::size_t>(episode.length);
+  const nethack::EpisodeRecord& episode = played.game->episode();
+  saved.whole = played.actions.size() == static_cast<std::size_t>(episode.length);
   saved.seeds = episode.seeds;
-  saved.frozen_steps = player.frozen_steps;
-  if (saved.whole) saved.actions = player.actions;
-  saved.alpha_entropy_sum = player.alpha_entropy_sum;
-  saved.fingerprint = fingerprint(*player.game);
+  saved.frozen_steps = played.frozen_steps;
+  if (saved.whole) saved.actions = played.actions;
+  saved.alpha_entropy_sum = played.alpha_entropy_sum;
+  saved.fingerprint = fingerprint(*played.game);
   return saved;
 }
 
-bool replay(Player& player, const SavedGame& saved, std::size_t actions) {
+bool replay(PlayedGame& played, const SavedGame& saved, std::size_t actions) {
   if (!saved.whole) return false;
-  player.game->task().set_frozen_steps(saved.frozen_steps);
-  player.stairs.forget();
+  played.game->task().set_frozen_steps(saved.frozen_steps);
+  played.stairs.forget();
   try {
-    player.game->reset(saved.seeds);
-    if (!play_actions(player, saved.actions, actions)) return false;
+    played.game->reset(saved.seeds);
+    if (!play_actions(played, saved.actions, actions)) return false;
   } catch (const nethack::FatalGameError&) {
     return false;
   }
-  player.frozen_steps = saved.frozen_steps;
-  player.actions = saved.actions;
-  player.alpha_entropy_sum = saved.alpha_entropy_sum;
-  player.first = saved.actions.empty();
-  player.previous_action = player.first ? static_cast<std::int32_t>(actions) : saved.actions.back();
-  return fingerprint(*player.game) == saved.fingerprint;
+  played.frozen_steps = saved.frozen_steps;
+  played.actions = saved.actions;
+  played.alpha_entropy_sum = saved.alpha_entropy_sum;
+  played.first = saved.actions.empty();
+  played.previous_action = played.first ? static_cast<std::int32_t>(actions) : saved.actions.back();
+  return fingerprint(*played.game) == saved.fingerprint;
 }
 
 }  // namespace pbm::actor

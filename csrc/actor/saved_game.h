@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "actor/player.h"
+#include "actor/played_game.h"
 #include "nethack/game.h"
 
 namespace pbm::actor {
@@ -22,10 +22,10 @@ struct SavedGame {
 };
 
 // What brings another game to where this one is; `begun`: its first episode has.
-SavedGame save_game(const Player& player, bool begun);
+SavedGame save_game(const PlayedGame& played, bool begun);
 
 // Plays the episode of a saved game again, each action one of `actions`. False when it was not kept whole or does not
-// lead where it led: then the player's next episode must be started.
-bool replay(Player& player, const SavedGame& saved, std::size_t actions);
+// lead where it led: then the game's next episode must be started.
+bool replay(PlayedGame& played, const SavedGame& saved, std::size_t actions);
 
 }  // namespace pbm::actor

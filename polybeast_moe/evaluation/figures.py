@@ -25,7 +25,7 @@ from polybeast_moe.evaluation.plotting import (
     whisker,
 )
 from polybeast_moe.evaluation.report_data import RunData
-from polybeast_moe.evaluation.score import PARTS
+from polybeast_moe.evaluation.score import SCORE_PARTS
 from polybeast_moe.evaluation.statistics import Floats
 from polybeast_moe.evaluation.tables import (
     BUCKET_NAMES,
@@ -140,7 +140,7 @@ def parts_figure(found: Sequence[ScoreParts]) -> Figure:
     """Draws the mean score of each phase, stacked from its parts."""
     figure, (axes,) = new_figure(1, 3.4)
     bottoms = np.zeros(len(found))
-    for index, name in enumerate(PARTS):
+    for index, name in enumerate(SCORE_PARTS):
         heights = np.array([group.parts[name] for group in found])
         axes.bar(
             range(len(found)), heights, 0.6, bottom=bottoms, label=name, color=colour(index), edgecolor="black",
