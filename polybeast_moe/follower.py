@@ -38,8 +38,8 @@ def follow(ranks: Ranks) -> int:
     torch.set_num_threads(runtime.threads or 1)
     config = begin.config.model_copy(update={"runtime": runtime, "seed": ranks.seed(begin.config.seed)})
     package = check_nle()
-    with GamesFolder("polybeast-moe-") as games, torch_cache_in(games.path), StopRequests() as stop:
-        follower = Follower(config, ranks, package, games.path, Path(begin.log))
+    with GamesFolder("polybeast-moe-") as games_folder, torch_cache_in(games_folder.path), StopRequests() as stop:
+        follower = Follower(config, ranks, package, games_folder.path, Path(begin.log))
         try:
             follower.run(stop)
         finally:
@@ -50,7 +50,7 @@ def follow(ranks: Ranks) -> int:
 class Follower:
     """Owns a rank's policy, learner and runtime, and obeys orders."""
 
-    def __init__(self, config: RunConfig, ranks: Ranks, package: NlePackage, games: Path, log: Path) -> None:
+    def __init__(self, config: RunConfig, ranks: Ranks, package: NlePackage, games_folder: Path, log: Path) -> None:
         """Builds every part; `config` has this rank's seed and cores, `log` is the run's."""
         self._ranks = ranks
         self._patience = config.distributed.patience
@@ -68,9 +68,9 @@ class Follower:
             config,
             self._policy,
             package,
-            games,
+            games_folder,
             starts=state.starts,
-            log_path=log if log.parent.is_dir() else games / "run.log",
+            log_path=log if log.parent.is_dir() else games_folder / "run.log",
             log=self._messages.append,
             rank=ranks.rank,
         )

@@ -70,12 +70,12 @@ def train(
     rounds.begin(Begin(config, str(run_dir.log)))
     snapshot = load(resume) if resume is not None else None
     with (
-        GamesFolder("polybeast-moe-") as games,
-        torch_cache_in(games.path),
+        GamesFolder("polybeast-moe-") as games_folder,
+        torch_cache_in(games_folder.path),
         StopRequests() as stop,
         Console() as console,
     ):
-        trainer = Trainer(config, run_dir, package, games.path, console, snapshot, origin, rounds)
+        trainer = Trainer(config, run_dir, package, games_folder.path, console, snapshot, origin, rounds)
         try:
             trainer.run(stop)
             rounds.end()
@@ -102,13 +102,13 @@ class Trainer:
         config: RunConfig,
         run_dir: RunDirectory,
         package: NlePackage,
-        games: Path,
+        games_folder: Path,
         console: Console,
         snapshot: Snapshot | None = None,
         origin: Origin | None = None,
         rounds: RankRounds | None = None,
     ) -> None:
-        """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from.
+        """Builds every part; `games_folder` is an empty folder for NetHack's files, `snapshot` the state to go on from.
 
         A new run may begin with the weights, or the whole state, of an `origin`.
         """
@@ -125,11 +125,16 @@ class Trainer:
         self._snapshot_at = time.monotonic()
         self._changed: Future[Path] | None = None  # the snapshot of the last change by an operator
         with ExitStack() as parts:
-            self._build(parts, package, games, snapshot, origin)
+            self._build(parts, package, games_folder, snapshot, origin)
             self._parts = parts.pop_all()
 
     def _build(
-        self, parts: ExitStack, package: NlePackage, games: Path, snapshot: Snapshot | None, origin: Origin | None
+        self,
+        parts: ExitStack,
+        package: NlePackage,
+        games_folder: Path,
+        snapshot: Snapshot | None,
+        origin: Origin | None,
     ) -> None:
         """Makes the parts, each the next one's ground; those that must be closed go into `parts` at once."""
         config, run_dir, console = self._given, self._run_dir, self._console
@@ -155,12 +160,12 @@ class Trainer:
         elif origin is not None:
             self._begin_with(origin)
         self._rounds.share(self._policy, self._learner, self._starts, snapshot.state if snapshot is not None else {})
-        self._runtime = parts.enter_context(closing(self._make_runtime(package, games)))
+        self._runtime = parts.enter_context(closing(self._make_runtime(package, games_folder)))
         feed = make_feed(self._config, self._policy, self._runtime, console.log)
         self._feed = parts.enter_context(closing(feed))
         if snapshot is not None:
             self._records.stand_still(resuming.restore_games(self._runtime, snapshot, console.log))
-        desk = Desk(ControlServer(run_dir.path, games, console.log), self, config)
+        desk = Desk(ControlServer(run_dir.path, games_folder, console.log), self, config)
         self._desk = parts.enter_context(closing(desk))
 
     def run(self, stop: StopRequests) -> None:
@@ -277,12 +282,12 @@ class Trainer:
             self._changed = self.take_snapshot("operator")
         return self._changed
 
-    def _make_runtime(self, package: NlePackage, games: Path) -> Runtime:
+    def _make_runtime(self, package: NlePackage, games_folder: Path) -> Runtime:
         return make_runtime(
             self._config,
             self._policy,
             package,
-            games,
+            games_folder,
             starts=self._starts,
             log_path=self._run_dir.log,
             log=self._console.log,
