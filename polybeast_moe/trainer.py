@@ -34,7 +34,6 @@ from polybeast_moe.monitoring.console import Console
 from polybeast_moe.monitoring.resources import usable_cores
 from polybeast_moe.monitoring.status import Status
 from polybeast_moe.ops.backends import select_mixture
-from polybeast_moe.records import Records
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.device import on_this_machine, use
@@ -45,6 +44,7 @@ from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_
 from polybeast_moe.runtime.rollouts import Rollout
 from polybeast_moe.snapshots import Origin, Snapshot, SnapshotWriter, load
 from polybeast_moe.snapshots.randomness import random_states, seed_all
+from polybeast_moe.telemetry import Telemetry
 
 _PAUSE_SECONDS = 0.05  # between looks at what operators want, while paused
 
@@ -140,7 +140,7 @@ class Trainer:
         config, run_dir, console = self._given, self._run_dir, self._console
         device = torch.device(self._config.runtime.device)
         use(device)
-        self._records = parts.enter_context(closing(Records(config, run_dir.path, console)))
+        self._telemetry = parts.enter_context(closing(Telemetry(config, run_dir.path, console)))
         seed_all(config.seed)
         graph = configured_graph(config)
         self._graph_hash = graph.hash if graph is not None else None
@@ -164,7 +164,7 @@ class Trainer:
         feed = make_feed(self._config, self._policy, self._runtime, console.log)
         self._feed = parts.enter_context(closing(feed))
         if snapshot is not None:
-            self._records.stand_still(resuming.restore_games(self._runtime, snapshot, console.log))
+            self._telemetry.stand_still(resuming.restore_games(self._runtime, snapshot, console.log))
         desk = Desk(ControlServer(run_dir.path, games_folder, console.log), self, config)
         self._desk = parts.enter_context(closing(desk))
 
@@ -187,7 +187,7 @@ class Trainer:
         if stop():
             self._console.log("stopping: a snapshot is taken; a second signal would end the run without it")
             self.take_snapshot("signal")  # before the row below, which a resumed run writes as part of a longer one
-            self._report(self._settings, due=self._records.window.frames > 0)
+            self._report(self._settings, due=self._telemetry.window.frames > 0)
 
     def _update(self, rollouts: list[Rollout]) -> None:
         """Learns from rollouts, and does what is due then: metrics, the next settings, a snapshot."""
@@ -209,7 +209,7 @@ class Trainer:
     def _look_after_others(self) -> None:
         """Takes note of snapshots that were written and evaluations that have ended."""
         self._snapshots.look()
-        self._records.held_out(self._held_out.look(self._snapshots.newest))
+        self._telemetry.held_out(self._held_out.look(self._snapshots.newest))
         self._snapshots.kept = self._held_out.kept
 
     def _interrupted(self) -> bool:
@@ -223,7 +223,7 @@ class Trainer:
         self._runtime.rest(_PAUSE_SECONDS)
         self._rounds.rest()
         self._rounds.pass_on_stop(self._stop)
-        self._records.stand_still(time.monotonic() - began)
+        self._telemetry.stand_still(time.monotonic() - began)
         self._console.update(self._status(self._settings))
 
     def _wait_for_start_up(self) -> None:
@@ -232,7 +232,7 @@ class Trainer:
         self._console.log("starting games and processes; a first run compiles for some seconds")
         self._runtime.start(self._interrupted)
         self._snapshot_at = time.monotonic()
-        self._records.begin(self._snapshot_at - began, self._runtime.busy_seconds())
+        self._telemetry.begin(self._snapshot_at - began, self._runtime.busy_seconds())
 
     def close(self) -> None:
         """Ends the games, writes what is still to be written and closes every file: each part, should one fail too."""
@@ -276,7 +276,7 @@ class Trainer:
         self._settings = self._take(*changed, metrics={})
         self._tell_runtime()
         if self._settings.phase != before.phase or self._controller.finished:
-            self._report(before, due=self._records.window.frames > 0)
+            self._report(before, due=self._telemetry.window.frames > 0)
             self._changed = self.take_snapshot("phase_end")
         elif self._controller.holds != held or _has_failed(self._changed):
             self._changed = self.take_snapshot("operator")
@@ -305,13 +305,13 @@ class Trainer:
             return None
         before = self._counters
         self._counters = Counters(before.frames + seen.frames, before.episodes + len(seen.episodes), before.updates + 1)
-        self._records.learnt(seen, settings, self._counters)
-        self._records.spent(time.perf_counter() - began, self._runtime.busy_seconds())
+        self._telemetry.learnt(seen, settings, self._counters)
+        self._telemetry.spent(time.perf_counter() - began, self._runtime.busy_seconds())
         return seen.report.diagnostics
 
     def _advance(self, metrics: dict[str, float]) -> Settings:
         """Asks the phase controller for the settings of the next update; `metrics`: of one just made, if any."""
-        known = metrics | self._records.window.episode_means() if metrics else metrics
+        known = metrics | self._telemetry.window.episode_means() if metrics else metrics
         return self._take(*advance(self._config.phases, self._controller, self._counters, known), metrics=known)
 
     def _take(
@@ -319,7 +319,7 @@ class Trainer:
     ) -> Settings:
         """Keeps what the controller has decided and its events; returns the settings as the guards want them."""
         self._controller, settings, moved = guarded(self._config.guards, controller, settings, metrics, self._counters)
-        self._records.events([*events, *moved])
+        self._telemetry.events([*events, *moved])
         return settings
 
     def _tell_runtime(self) -> None:
@@ -332,11 +332,11 @@ class Trainer:
 
     def _report(self, settings: Settings, *, due: bool) -> None:
         """Writes a row of metrics when one is `due`, or after a while, and refreshes the console."""
-        self._records.row(settings, self._counters, self._runtime.restarts, due=due)
+        self._telemetry.row(settings, self._counters, self._runtime.restarts, due=due)
         self._console.update(self._status(settings))
 
     def _status(self, settings: Settings) -> Status:
-        return self._records.status(settings, self._counters, self._controller, self._snapshots.newest_at)
+        return self._telemetry.status(settings, self._counters, self._controller, self._snapshots.newest_at)
 
     def take_snapshot(self, kind: str) -> Future[Path]:
         """Has a snapshot written and old ones pruned. A full disk costs the snapshot, not the run."""
@@ -354,7 +354,7 @@ class Trainer:
             "counters": asdict(self._counters),
             "policy_version": self._learner.version,
             "controller": self._controller.to_dict(),
-            **self._records.state(),
+            **self._telemetry.state(),
             "starts": self._starts,
             "runtime": self._runtime.state(),
             "random": random_states(),
@@ -375,9 +375,9 @@ class Trainer:
             self._snapshots.go_on(snapshot)
             self._held_out.restore(state["held_out"])
             self._snapshots.kept = self._held_out.kept
-            self._records.restore(state)  # refuses files that cannot be cut back; nothing is refused after it
+            self._telemetry.restore(state)  # refuses files that cannot be cut back; nothing is refused after it
         resuming.tell_of_other_versions(snapshot, self._console.log)
-        self._records.events(operator.override_events(changes, self._controller, self._counters))
+        self._telemetry.events(operator.override_events(changes, self._controller, self._counters))
         self._run_dir.write_config(self._given)
 
     def _begin_with(self, origin: Origin) -> None:
@@ -387,15 +387,15 @@ class Trainer:
             resuming.restore_weights(self._policy, origin.snapshot, self._graph_hash)
         else:
             self._take_over(origin.snapshot)
-            self._records.window.begin_anew()
+            self._telemetry.window.begin_anew()
             with resuming.well_formed(origin.snapshot):
                 self._starts = origin.snapshot.state["starts"] + 1  # so that none of its games is played again
             self._controller, events = operator.change_curriculum(self._controller, self._config.phases, self._counters)
-        self._records.events([operator.origin_event(origin.describe(), self._counters), *events])
+        self._telemetry.events([operator.origin_event(origin.describe(), self._counters), *events])
 
     def _take_over(self, snapshot: Snapshot) -> None:
         self._counters, self._controller = resuming.take_over(
-            snapshot, self._policy, self._graph_hash, self._learner, self._records.window
+            snapshot, self._policy, self._graph_hash, self._learner, self._telemetry.window
         )
 
 

@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"doctor", "trainer", "follower", "records", "resuming", "scaling", "evaluation", "run_directory"},
+    {"doctor", "trainer", "follower", "telemetry", "resuming", "scaling", "evaluation", "run_directory"},
     {"runtime", "learning", "snapshots", "monitoring", "control"},
     {"models"},
     {"ops", "graph", "envs"},

@@ -24,7 +24,7 @@ def make_runtime(
     log: Callable[[str], None],
     rank: int = 0,
 ) -> Runtime:
-    """Returns the runtime of a rank; the run was started `starts` times before. Games have files under `games_folder`."""
+    """Returns the runtime of a rank of a run that was started `starts` times before; `games_folder`: for its files."""
     first_episode = starts << 40  # every start of the run numbers its episodes anew: no seed comes twice
     if config.runtime.mode == "inline":
         return InlineRuntime(config, policy, package, games_folder, first_episode=first_episode)

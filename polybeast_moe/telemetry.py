@@ -20,7 +20,7 @@ from polybeast_moe.monitoring.sinks import Sinks
 from polybeast_moe.monitoring.status import Status
 
 
-class Records:
+class Telemetry:
     """Gathers what the trainer hands over, and gives it to the sinks and the console when that is due.
 
     Attributes:
