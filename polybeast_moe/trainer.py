@@ -23,7 +23,7 @@ from polybeast_moe.evaluation.held_out import HeldOutEvaluation
 from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
 from polybeast_moe.graph.configured import configured_graph
-from polybeast_moe.learning import operator
+from polybeast_moe.learning import live_changes
 from polybeast_moe.learning.distributed import ALONE, Ranks
 from polybeast_moe.learning.guards import guarded
 from polybeast_moe.learning.learner import Learner
@@ -247,7 +247,7 @@ class Trainer:
         status = asdict(self._status(self._settings))
         return status | {
             "stopping": self._stop(),
-            "holds": operator.as_shown(self._controller.holds),
+            "holds": live_changes.as_shown(self._controller.holds),
             "updates": self._counters.updates,
             "actors": self._runtime.actors,
             "restarts": self._runtime.restarts,
@@ -265,7 +265,7 @@ class Trainer:
         """Ends the run after a snapshot."""
         self._stop.ask()
 
-    def change(self, changer: operator.Changer) -> Future[Path] | None:
+    def change(self, changer: live_changes.Changer) -> Future[Path] | None:
         """Changes what the phase controller decides; the next inference and the next update know it.
 
         A run that dies goes on from its newest snapshot, so what has changed goes into one: it is returned. What was
@@ -369,7 +369,7 @@ class Trainer:
         self._take_over(snapshot)
         with resuming.well_formed(snapshot):
             state, changes = snapshot.state, resuming.changes_since(snapshot, self._run_dir, self._given)
-            self._controller = operator.reopened(self._controller, changes)
+            self._controller = live_changes.reopened(self._controller, changes)
             advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum without its phase
             self._starts = state["starts"] + 1
             self._snapshots.go_on(snapshot)
@@ -377,7 +377,7 @@ class Trainer:
             self._snapshots.kept = self._held_out.kept
             self._telemetry.restore(state)  # refuses files that cannot be cut back; nothing is refused after it
         resuming.tell_of_other_versions(snapshot, self._console.log)
-        self._telemetry.events(operator.override_events(changes, self._controller, self._counters))
+        self._telemetry.events(live_changes.override_events(changes, self._controller, self._counters))
         self._run_dir.write_config(self._given)
 
     def _begin_with(self, origin: Origin) -> None:
@@ -390,8 +390,10 @@ class Trainer:
             self._telemetry.window.begin_anew()
             with resuming.well_formed(origin.snapshot):
                 self._starts = origin.snapshot.state["starts"] + 1  # so that none of its games is played again
-            self._controller, events = operator.change_curriculum(self._controller, self._config.phases, self._counters)
-        self._telemetry.events([operator.origin_event(origin.describe(), self._counters), *events])
+            self._controller, events = live_changes.change_curriculum(
+                self._controller, self._config.phases, self._counters
+            )
+        self._telemetry.events([live_changes.origin_event(origin.describe(), self._counters), *events])
 
     def _take_over(self, snapshot: Snapshot) -> None:
         self._counters, self._controller = resuming.take_over(

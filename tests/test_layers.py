@@ -42,7 +42,7 @@ PURE = (
     "learning.holds",
     "learning.losses",
     "learning.objective",
-    "learning.operator",
+    "learning.live_changes",
     "learning.phases",
     "learning.schedules",
     "learning.temperature",

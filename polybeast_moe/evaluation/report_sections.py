@@ -202,7 +202,7 @@ def _events(run: RunData) -> list[Section]:
     if not run.events:
         return []
     shown = run.events[-MAX_EVENTS:]
-    note = "What the phase controller and operators changed, and when."
+    note = "What the phase controller, guards and human operators changed, and when."
     if len(shown) < len(run.events):
         note += f" The last {MAX_EVENTS} of {len(run.events):,}; phases.jsonl has all of them."
     return [Section("Events", (note,), [event_grid(shown)])]

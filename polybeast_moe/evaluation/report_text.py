@@ -184,7 +184,7 @@ def _share(count: int, group: Endings) -> str:
 
 
 def event_grid(events: Sequence[Mapping[str, Any]]) -> Grid:
-    """Returns what the phase controller and operators changed."""
+    """Returns what the phase controller, guards and human operators changed."""
     rows = [
         [
             f"{event.get('frames', 0):,}",
