@@ -376,7 +376,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from polybeast_moe.envs.nle_package import check_nle
 
     check_nle()
-    from polybeast_moe.evaluation.command import Request, run_evaluate
+    from polybeast_moe.evaluation.command import EvaluateRequest, run_evaluate
 
     given = {key: value for key, value in vars(arguments).items() if key != "command"}
-    return run_evaluate(Request(**given))
+    return run_evaluate(EvaluateRequest(**given))
