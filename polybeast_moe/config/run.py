@@ -142,7 +142,7 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _graphs_have_fixed_shapes(self) -> RunConfig:
+    def _recorded_inference_has_fixed_shapes(self) -> RunConfig:
         if self.runtime.policy_graphs == "none":
             return self
         obstacles = {
