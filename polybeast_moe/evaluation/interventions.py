@@ -69,11 +69,11 @@ class ShuffleGates:
         pool = self._keep(scene, alpha)
         dealt = alpha.copy()
         for kind in np.unique(scene).tolist():
-            rows = np.flatnonzero(scene == kind)
+            own = np.flatnonzero(scene == kind)
             same = self._scene == kind
             candidates = np.flatnonzero(same if self._within else (self._scene >= 0) & ~same)
             if len(candidates):
-                dealt[rows] = pool[self._generator.choice(candidates, size=len(rows))]
+                dealt[own] = pool[self._generator.choice(candidates, size=len(own))]
         return with_gates(output, torch.from_numpy(dealt).to(output.alpha.dtype))
 
     def _keep(self, scene: NDArray[np.int64], alpha: Floats) -> Floats:

@@ -101,9 +101,9 @@ def test_moments_follow_each_other_game_by_game(trained) -> None:
             steps.setdefault(episode, []).append((step, previous, action))
 
     played = play(trained, watch=watch)
-    for episode, rows in steps.items():
-        assert [step for step, _, _ in rows] == list(range(int(played.records[episode]["length"])))
-        assert [previous for _, previous, _ in rows] == [23, *(action for _, _, action in rows[:-1])]
+    for episode, taken in steps.items():
+        assert [step for step, _, _ in taken] == list(range(int(played.records[episode]["length"])))
+        assert [previous for _, previous, _ in taken] == [23, *(action for _, _, action in taken[:-1])]
 
 
 def test_the_policy_sees_what_it_would_see_alone(trained) -> None:
