@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from curriculum_figure import draw
 from curriculum_plan import Arm, Plan, Run
+from curriculum_plot import draw
 from results import Measured, machine, write
 from scipy import stats
 

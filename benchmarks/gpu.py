@@ -163,7 +163,7 @@ def median_seconds(work: Callable[[], object], rounds: int) -> float:
     return statistics.median(times)
 
 
-def inference(graphs: str) -> Callable[[bool], list[Row]]:
+def inference(execution: str) -> Callable[[bool], list[Row]]:
     """Calls of several sizes with observations on the host and answers there, new weights after every 32 calls."""
 
     def measure(quick: bool) -> list[Row]:
@@ -172,9 +172,9 @@ def inference(graphs: str) -> Callable[[bool], list[Row]]:
         from polybeast_moe.models.interface import moved
         from polybeast_moe.runtime.inference import make_infer
 
-        made = setup(f"graph.deduplicate={str(graphs == 'none').lower()}")
+        made = setup(f"graph.deduplicate={str(execution == 'none').lower()}")
         games = made.config.runtime.games_per_group
-        runtime = made.config.runtime.model_copy(update={"policy_graphs": graphs})
+        runtime = made.config.runtime.model_copy(update={"policy_graphs": execution})
         infer = make_infer(made.policy, made.config.model_copy(update={"runtime": runtime}), ROWS_A_CALL[-1] // games)
         found = []
         for rows in ROWS_A_CALL[:1] if quick else ROWS_A_CALL:

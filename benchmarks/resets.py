@@ -41,7 +41,7 @@ def main() -> int:
     env = NetHackVectorEnv(
         "NetHackScore-v0", chosen.games, observation_keys=("blstats", "inv_strs"), character="@", clock=1_600_000_000
     )
-    folder = env._player._folder.path  # type: ignore[union-attr]
+    folder = env._stepper._folder.path  # type: ignore[union-attr]
     rng = np.random.default_rng(0)
     rounds = chosen.resets // chosen.games
     early: dict[str, int] = {}

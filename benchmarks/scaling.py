@@ -51,10 +51,10 @@ def exchange() -> None:
     from polybeast_moe.config_files import load_config
     from polybeast_moe.envs.engine import ACTIONS
     from polybeast_moe.graph.configured import configured_graph
-    from polybeast_moe.learning.crew import Hand
     from polybeast_moe.learning.distributed import joined
     from polybeast_moe.learning.learner import Learner
     from polybeast_moe.learning.phases import ControllerState, Counters, advance
+    from polybeast_moe.learning.rank_rounds import RankArrival
     from polybeast_moe.models import build_policy
 
     torch.set_num_threads(1)
@@ -66,7 +66,7 @@ def exchange() -> None:
         for count in range(EXCHANGES + 20):
             if count == 20:
                 began = time.process_time()
-            ranks.everyone(Hand(2048))
+            ranks.everyone(RankArrival(2048))
             learner.update(None, settings, 0.0)
             ranks.to_lead(None)
             ranks.from_lead(settings)

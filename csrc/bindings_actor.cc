@@ -18,7 +18,7 @@ namespace {
 
 using pbm::actor::Actor;
 using pbm::actor::Group;
-using pbm::actor::Standing;
+using pbm::actor::SavedGame;
 using pbm::nethack::GameSettings;
 using pbm::nethack::LibraryFile;
 using pbm::nethack::Seeds;
@@ -68,9 +68,9 @@ void bind_group(py::module_& m) {
       .def_property_readonly("last_fatal_reason", &Group::last_fatal_reason);
 }
 
-Standing make_standing(std::uint64_t next_episode, bool begun, bool whole, std::uint64_t core, std::uint64_t disp,
-                       std::int64_t frozen_steps, const std::string& actions, double alpha_entropy_sum,
-                       std::uint64_t fingerprint) {
+SavedGame make_saved_game(std::uint64_t next_episode, bool begun, bool whole, std::uint64_t core, std::uint64_t disp,
+                          std::int64_t frozen_steps, const std::string& actions, double alpha_entropy_sum,
+                          std::uint64_t fingerprint) {
   return {.next_episode = next_episode,
           .begun = begun,
           .whole = whole,
@@ -81,23 +81,23 @@ Standing make_standing(std::uint64_t next_episode, bool begun, bool whole, std::
           .fingerprint = fingerprint};
 }
 
-py::bytes standing_actions(const Standing& standing) {
-  return {reinterpret_cast<const char*>(standing.actions.data()), standing.actions.size()};
+py::bytes saved_actions(const SavedGame& saved) {
+  return {reinterpret_cast<const char*>(saved.actions.data()), saved.actions.size()};
 }
 
-void bind_standing(py::module_& m) {
-  py::class_<Standing>(m, "Standing")
-      .def(py::init(&make_standing), py::kw_only(), "next_episode"_a, "begun"_a, "whole"_a, "core"_a, "disp"_a,
+void bind_saved_game(py::module_& m) {
+  py::class_<SavedGame>(m, "SavedGame")
+      .def(py::init(&make_saved_game), py::kw_only(), "next_episode"_a, "begun"_a, "whole"_a, "core"_a, "disp"_a,
            "frozen_steps"_a, "actions"_a, "alpha_entropy_sum"_a, "fingerprint"_a)
-      .def_readonly("next_episode", &Standing::next_episode)
-      .def_readonly("begun", &Standing::begun)
-      .def_readonly("whole", &Standing::whole)
-      .def_property_readonly("core", [](const Standing& standing) { return standing.seeds.core; })
-      .def_property_readonly("disp", [](const Standing& standing) { return standing.seeds.disp; })
-      .def_readonly("frozen_steps", &Standing::frozen_steps)
-      .def_property_readonly("actions", &standing_actions)
-      .def_readonly("alpha_entropy_sum", &Standing::alpha_entropy_sum)
-      .def_readonly("fingerprint", &Standing::fingerprint);
+      .def_readonly("next_episode", &SavedGame::next_episode)
+      .def_readonly("begun", &SavedGame::begun)
+      .def_readonly("whole", &SavedGame::whole)
+      .def_property_readonly("core", [](const SavedGame& saved) { return saved.seeds.core; })
+      .def_property_readonly("disp", [](const SavedGame& saved) { return saved.seeds.disp; })
+      .def_readonly("frozen_steps", &SavedGame::frozen_steps)
+      .def_property_readonly("actions", &saved_actions)
+      .def_readonly("alpha_entropy_sum", &SavedGame::alpha_entropy_sum)
+      .def_readonly("fingerprint", &SavedGame::fingerprint);
 }
 
 }  // namespace
@@ -107,11 +107,11 @@ void bind_actor(py::module_& m) {
   m.def("store_word", &store_word, py::arg("words").noconvert(), "index"_a, "value"_a);
   m.def("episode_seeds", &episode_seeds, "run_seed"_a, "game"_a, "episode"_a);
   bind_group(m);
-  bind_standing(m);
+  bind_saved_game(m);
   py::class_<Actor>(m, "Actor")
       .def(py::init<Region&, std::size_t, const std::filesystem::path&, std::uint64_t, std::size_t>(),
            py::keep_alive<1, 2>(), "region"_a, "index"_a, "directory"_a, "first_episode"_a, "keep_actions"_a = 0)
-      .def("standing", &Actor::standing)
-      .def("restore", &Actor::restore, "standing"_a, py::call_guard<py::gil_scoped_release>())
+      .def("saved_games", &Actor::saved_games)
+      .def("restore", &Actor::restore, "saved"_a, py::call_guard<py::gil_scoped_release>())
       .def("run_once", &Actor::run_once, py::call_guard<py::gil_scoped_release>());
 }

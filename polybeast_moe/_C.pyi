@@ -153,7 +153,7 @@ class Group:
     @property
     def last_fatal_reason(self) -> str: ...
 
-class Standing:
+class SavedGame:
     def __init__(
         self,
         *,
@@ -190,8 +190,8 @@ class Actor:
     def __init__(
         self, region: Region, index: int, directory: Path, first_episode: int, keep_actions: int = ...
     ) -> None: ...
-    def standing(self) -> list[list[Standing]]: ...
-    def restore(self, standing: list[list[Standing]]) -> int: ...  # games that begin anew
+    def saved_games(self) -> list[list[SavedGame]]: ...
+    def restore(self, saved: list[list[SavedGame]]) -> int: ...  # games that begin anew
     def run_once(self) -> bool: ...
 
 OBSERVATION_KEYS: tuple[str, ...]

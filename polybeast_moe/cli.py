@@ -126,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         ("train", "train an agent as a configuration says", _add_train),
         ("resume", "go on from a run's newest good snapshot", _add_resume),
         ("control", "ask a running trainer for something, or change it", _add_control),
-        ("report", "write a run's tables, figures and HTML page", _add_report),
+        ("report", "write a run's tables, plots and HTML page", _add_report),
         ("evaluate", "play whole episodes and say how they score", _add_evaluate),
         ("watch", "show a game, and what the policy makes of it", _add_watch),
         ("doctor", "show what this machine has, and what to do about problems", _add_doctor),
@@ -376,7 +376,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from polybeast_moe.envs.nle_package import check_nle
 
     check_nle()
-    from polybeast_moe.evaluation.command import Request, run_evaluate
+    from polybeast_moe.evaluation.command import EvaluateRequest, run_evaluate
 
     given = {key: value for key, value in vars(arguments).items() if key != "command"}
-    return run_evaluate(Request(**given))
+    return run_evaluate(EvaluateRequest(**given))

@@ -14,10 +14,10 @@ from polybeast_moe.envs.episode_record import EpisodeRecord
 from polybeast_moe.envs.games_folder import GamesFolder
 from polybeast_moe.envs.nle_package import NlePackage, check_nle
 from polybeast_moe.graph.configured import configured_graph
-from polybeast_moe.learning.crew import Begin, Hand, Part, Standing, digest, until
 from polybeast_moe.learning.distributed import Ranks
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import Settings
+from polybeast_moe.learning.rank_rounds import Begin, RankArrival, RankUpdate, RunState, digest, until
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.resources import usable_cores
 from polybeast_moe.runtime.device import on_this_machine, use
@@ -38,8 +38,8 @@ def follow(ranks: Ranks) -> int:
     torch.set_num_threads(runtime.threads or 1)
     config = begin.config.model_copy(update={"runtime": runtime, "seed": ranks.seed(begin.config.seed)})
     package = check_nle()
-    with GamesFolder("polybeast-moe-") as games, torch_cache_in(games.path), StopRequests() as stop:
-        follower = Follower(config, ranks, package, games.path, Path(begin.log))
+    with GamesFolder("polybeast-moe-") as games_folder, torch_cache_in(games_folder.path), StopRequests() as stop:
+        follower = Follower(config, ranks, package, games_folder.path, Path(begin.log))
         try:
             follower.run(stop)
         finally:
@@ -50,7 +50,7 @@ def follow(ranks: Ranks) -> int:
 class Follower:
     """Owns a rank's policy, learner and runtime, and obeys orders."""
 
-    def __init__(self, config: RunConfig, ranks: Ranks, package: NlePackage, games: Path, log: Path) -> None:
+    def __init__(self, config: RunConfig, ranks: Ranks, package: NlePackage, games_folder: Path, log: Path) -> None:
         """Builds every part; `config` has this rank's seed and cores, `log` is the run's."""
         self._ranks = ranks
         self._patience = config.distributed.patience
@@ -61,16 +61,16 @@ class Follower:
         self._policy = build_policy(config, configured_graph(config), num_actions=len(ACTIONS)).to(device)
         self._learner = Learner.configured(self._policy, config, ranks)
         seed_all(config.seed)
-        standing: Standing = ranks.from_lead(_NOTHING)
-        self._policy.load_state_dict(standing.weights)
-        self._learner.restore(standing.optimizer, standing.version)
+        state: RunState = ranks.from_lead(_NOTHING)
+        self._policy.load_state_dict(state.weights)
+        self._learner.restore(state.optimizer, state.version)
         runtime = make_runtime(
             config,
             self._policy,
             package,
-            games,
-            starts=standing.starts,
-            log_path=log if log.parent.is_dir() else games / "run.log",
+            games_folder,
+            starts=state.starts,
+            log_path=log if log.parent.is_dir() else games_folder / "run.log",
             log=self._messages.append,
             rank=ranks.rank,
         )
@@ -78,7 +78,7 @@ class Follower:
             self._runtime = parts.enter_context(closing(runtime))
             feed = make_feed(config, self._policy, runtime, self._messages.append)
             self._feed = parts.enter_context(closing(feed))
-            own = standing.of(ranks.rank)
+            own = state.of(ranks.rank)
             if own is not None:  # else there were fewer ranks: this one begins with its seed
                 told = runtime.restore(own["runtime"])
                 self._messages.extend([told] if told else [])
@@ -94,8 +94,8 @@ class Follower:
         while True:
             if batch is None and not self._idle:
                 batch, episodes = self._collect(stop)
-            hands = self._ranks.everyone(Hand(_frames(batch), stop.signal_number or 0))
-            order = hands[0].order
+            arrivals = self._ranks.everyone(RankArrival(_frames(batch), stop.signal_number or 0))
+            order = arrivals[0].order
             assert order is not None, "rank 0 gives an order at every meeting"
             if order.do == "end":
                 return
@@ -105,7 +105,7 @@ class Follower:
                 self._rest(True)
             elif order.settings is not None:
                 self._rest(False)
-                total = sum(hand.frames for hand in hands)
+                total = sum(arrival.frames for arrival in arrivals)
                 if total:
                     self._update(batch, episodes, order.settings, total)
                     batch, episodes = None, []
@@ -126,7 +126,7 @@ class Follower:
     def _update(self, batch: Batch | None, episodes: list[EpisodeRecord], settings: Settings, total: int) -> None:
         frames = _frames(batch)
         report = self._learner.update(batch, settings, frames / total)
-        self._ranks.to_lead(Part(frames, report, episodes, self._messages[:]))
+        self._ranks.to_lead(RankUpdate(frames, report, episodes, self._messages[:]))
         self._messages.clear()
         self._listen()
 

@@ -23,18 +23,17 @@ from polybeast_moe.evaluation.held_out import HeldOutEvaluation
 from polybeast_moe.evaluation.random_policy import measure_random_policy
 from polybeast_moe.evaluation.report import phase_table, print_phase_table, write_report
 from polybeast_moe.graph.configured import configured_graph
-from polybeast_moe.learning import operator
-from polybeast_moe.learning.crew import Begin, Crew
+from polybeast_moe.learning import live_changes
 from polybeast_moe.learning.distributed import ALONE, Ranks
 from polybeast_moe.learning.guards import guarded
 from polybeast_moe.learning.learner import Learner
 from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, advance
+from polybeast_moe.learning.rank_rounds import Begin, RankRounds
 from polybeast_moe.models import build_policy
 from polybeast_moe.monitoring.console import Console
 from polybeast_moe.monitoring.resources import usable_cores
 from polybeast_moe.monitoring.status import Status
 from polybeast_moe.ops.backends import select_mixture
-from polybeast_moe.records import Records
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.device import on_this_machine, use
@@ -45,6 +44,7 @@ from polybeast_moe.runtime.process import StopRequests, keep_freed_memory, name_
 from polybeast_moe.runtime.rollouts import Rollout
 from polybeast_moe.snapshots import Origin, Snapshot, SnapshotWriter, load
 from polybeast_moe.snapshots.randomness import random_states, seed_all
+from polybeast_moe.telemetry import Telemetry
 
 _PAUSE_SECONDS = 0.05  # between looks at what operators want, while paused
 
@@ -66,19 +66,19 @@ def train(
     runtime = on_this_machine(config.runtime, ranks.cores(usable_cores()), ranks.local_rank)
     torch.set_num_threads(runtime.threads or 1)
     package = check_nle()
-    crew = Crew(ranks, config.distributed.patience)
-    crew.begin(Begin(config, str(run_dir.log)))
+    rounds = RankRounds(ranks, config.distributed.patience)
+    rounds.begin(Begin(config, str(run_dir.log)))
     snapshot = load(resume) if resume is not None else None
     with (
-        GamesFolder("polybeast-moe-") as games,
-        torch_cache_in(games.path),
+        GamesFolder("polybeast-moe-") as games_folder,
+        torch_cache_in(games_folder.path),
         StopRequests() as stop,
         Console() as console,
     ):
-        trainer = Trainer(config, run_dir, package, games.path, console, snapshot, origin, crew)
+        trainer = Trainer(config, run_dir, package, games_folder.path, console, snapshot, origin, rounds)
         try:
             trainer.run(stop)
-            crew.end()
+            rounds.end()
         finally:
             trainer.close()
         if not stop():
@@ -102,18 +102,18 @@ class Trainer:
         config: RunConfig,
         run_dir: RunDirectory,
         package: NlePackage,
-        games: Path,
+        games_folder: Path,
         console: Console,
         snapshot: Snapshot | None = None,
         origin: Origin | None = None,
-        crew: Crew | None = None,
+        rounds: RankRounds | None = None,
     ) -> None:
-        """Builds every part; `games` is an empty folder for NetHack's files, `snapshot` the state to go on from.
+        """Builds every part; `games_folder` is an empty folder for NetHack's files, `snapshot` the state to go on from.
 
         A new run may begin with the weights, or the whole state, of an `origin`.
         """
-        self._crew = crew or Crew(ALONE, config.distributed.patience)
-        ranks = self._crew.ranks
+        self._rounds = rounds or RankRounds(ALONE, config.distributed.patience)
+        ranks = self._rounds.ranks
         runtime = on_this_machine(config.runtime, ranks.cores(usable_cores()), ranks.local_rank)
         self._config = config.model_copy(update={"runtime": runtime})
         self._given = config
@@ -125,23 +125,28 @@ class Trainer:
         self._snapshot_at = time.monotonic()
         self._changed: Future[Path] | None = None  # the snapshot of the last change by an operator
         with ExitStack() as parts:
-            self._build(parts, package, games, snapshot, origin)
+            self._build(parts, package, games_folder, snapshot, origin)
             self._parts = parts.pop_all()
 
     def _build(
-        self, parts: ExitStack, package: NlePackage, games: Path, snapshot: Snapshot | None, origin: Origin | None
+        self,
+        parts: ExitStack,
+        package: NlePackage,
+        games_folder: Path,
+        snapshot: Snapshot | None,
+        origin: Origin | None,
     ) -> None:
         """Makes the parts, each the next one's ground; those that must be closed go into `parts` at once."""
         config, run_dir, console = self._given, self._run_dir, self._console
         device = torch.device(self._config.runtime.device)
         use(device)
-        self._records = parts.enter_context(closing(Records(config, run_dir.path, console)))
+        self._telemetry = parts.enter_context(closing(Telemetry(config, run_dir.path, console)))
         seed_all(config.seed)
         graph = configured_graph(config)
         self._graph_hash = graph.hash if graph is not None else None
         self._policy = build_policy(config, graph, num_actions=len(ACTIONS)).to(device)
         select_mixture(config.policy.mixture_backend, device, len(config.policy.experts))  # or refuses
-        self._learner = Learner.configured(self._policy, config, self._crew.ranks)
+        self._learner = Learner.configured(self._policy, config, self._rounds.ranks)
         self._recorder = EpisodeRecorder(config.env, run_dir.replays, config.monitoring.replays, console.log)
         keep, tables = config.snapshots, (run_dir.metrics, run_dir.episodes, run_dir.phases)
         writer = SnapshotWriter(
@@ -154,13 +159,13 @@ class Trainer:
             self._restore(snapshot)
         elif origin is not None:
             self._begin_with(origin)
-        self._crew.share(self._policy, self._learner, self._starts, snapshot.state if snapshot is not None else {})
-        self._runtime = parts.enter_context(closing(self._make_runtime(package, games)))
+        self._rounds.share(self._policy, self._learner, self._starts, snapshot.state if snapshot is not None else {})
+        self._runtime = parts.enter_context(closing(self._make_runtime(package, games_folder)))
         feed = make_feed(self._config, self._policy, self._runtime, console.log)
         self._feed = parts.enter_context(closing(feed))
         if snapshot is not None:
-            self._records.stand_still(resuming.restore_games(self._runtime, snapshot, console.log))
-        desk = Desk(ControlServer(run_dir.path, games, console.log), self, config)
+            self._telemetry.stand_still(resuming.restore_games(self._runtime, snapshot, console.log))
+        desk = Desk(ControlServer(run_dir.path, games_folder, console.log), self, config)
         self._desk = parts.enter_context(closing(desk))
 
     def run(self, stop: StopRequests) -> None:
@@ -168,7 +173,7 @@ class Trainer:
         self._stop = stop
         self._settings = self._advance({})
         self._tell_runtime()
-        self._crew.tell(self._settings, self._controller.finished)
+        self._rounds.tell(self._settings, self._controller.finished)
         if self._controller.finished:
             self._console.log("the run is complete: to go on in its last phase, resume with another phases.NAME.until")
         self._wait_for_start_up()
@@ -177,23 +182,23 @@ class Trainer:
             self._look_after_others()
             if self._desk.paused:
                 self._stand_still()
-            elif (rollouts := self._crew.collect(self._feed, self._interrupted)) is not None:
+            elif (rollouts := self._rounds.collect(self._feed, self._interrupted)) is not None:
                 self._update(rollouts)
         if stop():
             self._console.log("stopping: a snapshot is taken; a second signal would end the run without it")
             self.take_snapshot("signal")  # before the row below, which a resumed run writes as part of a longer one
-            self._report(self._settings, due=self._records.window.frames > 0)
+            self._report(self._settings, due=self._telemetry.window.frames > 0)
 
     def _update(self, rollouts: list[Rollout]) -> None:
         """Learns from rollouts, and does what is due then: metrics, the next settings, a snapshot."""
         before = self._settings
         diagnostics = self._learn(rollouts, before)
-        self._crew.pass_on_stop(self._stop)
+        self._rounds.pass_on_stop(self._stop)
         if diagnostics is None:
             return
         self._settings = self._advance(diagnostics)
         self._tell_runtime()
-        self._crew.tell(self._settings, self._controller.finished)
+        self._rounds.tell(self._settings, self._controller.finished)
         phase_ended = self._settings.phase != before.phase or self._controller.finished
         self._report(before, due=phase_ended)
         if phase_ended:
@@ -204,7 +209,7 @@ class Trainer:
     def _look_after_others(self) -> None:
         """Takes note of snapshots that were written and evaluations that have ended."""
         self._snapshots.look()
-        self._records.held_out(self._held_out.look(self._snapshots.newest))
+        self._telemetry.held_out(self._held_out.look(self._snapshots.newest))
         self._snapshots.kept = self._held_out.kept
 
     def _interrupted(self) -> bool:
@@ -216,9 +221,9 @@ class Trainer:
         """Passes a moment of a pause. The run's clock stands still meanwhile."""
         began = time.monotonic()
         self._runtime.rest(_PAUSE_SECONDS)
-        self._crew.rest()
-        self._crew.pass_on_stop(self._stop)
-        self._records.stand_still(time.monotonic() - began)
+        self._rounds.rest()
+        self._rounds.pass_on_stop(self._stop)
+        self._telemetry.stand_still(time.monotonic() - began)
         self._console.update(self._status(self._settings))
 
     def _wait_for_start_up(self) -> None:
@@ -227,7 +232,7 @@ class Trainer:
         self._console.log("starting games and processes; a first run compiles for some seconds")
         self._runtime.start(self._interrupted)
         self._snapshot_at = time.monotonic()
-        self._records.begin(self._snapshot_at - began, self._runtime.busy_seconds())
+        self._telemetry.begin(self._snapshot_at - began, self._runtime.busy_seconds())
 
     def close(self) -> None:
         """Ends the games, writes what is still to be written and closes every file: each part, should one fail too."""
@@ -242,7 +247,7 @@ class Trainer:
         status = asdict(self._status(self._settings))
         return status | {
             "stopping": self._stop(),
-            "holds": operator.as_shown(self._controller.holds),
+            "holds": live_changes.as_shown(self._controller.holds),
             "updates": self._counters.updates,
             "actors": self._runtime.actors,
             "restarts": self._runtime.restarts,
@@ -260,7 +265,7 @@ class Trainer:
         """Ends the run after a snapshot."""
         self._stop.ask()
 
-    def change(self, changer: operator.Changer) -> Future[Path] | None:
+    def change(self, changer: live_changes.Changer) -> Future[Path] | None:
         """Changes what the phase controller decides; the next inference and the next update know it.
 
         A run that dies goes on from its newest snapshot, so what has changed goes into one: it is returned. What was
@@ -271,18 +276,18 @@ class Trainer:
         self._settings = self._take(*changed, metrics={})
         self._tell_runtime()
         if self._settings.phase != before.phase or self._controller.finished:
-            self._report(before, due=self._records.window.frames > 0)
+            self._report(before, due=self._telemetry.window.frames > 0)
             self._changed = self.take_snapshot("phase_end")
         elif self._controller.holds != held or _has_failed(self._changed):
             self._changed = self.take_snapshot("operator")
         return self._changed
 
-    def _make_runtime(self, package: NlePackage, games: Path) -> Runtime:
+    def _make_runtime(self, package: NlePackage, games_folder: Path) -> Runtime:
         return make_runtime(
             self._config,
             self._policy,
             package,
-            games,
+            games_folder,
             starts=self._starts,
             log_path=self._run_dir.log,
             log=self._console.log,
@@ -295,18 +300,18 @@ class Trainer:
         episodes = [episode for rollout in rollouts for episode in rollout.episodes()]
         self._recorder.add(rollouts)
         self._runtime.give_back(rollouts)
-        seen = self._crew.update(self._learner, batch, episodes, settings)
+        seen = self._rounds.update(self._learner, batch, episodes, settings)
         if seen is None:
             return None
         before = self._counters
         self._counters = Counters(before.frames + seen.frames, before.episodes + len(seen.episodes), before.updates + 1)
-        self._records.learnt(seen, settings, self._counters)
-        self._records.spent(time.perf_counter() - began, self._runtime.busy_seconds())
+        self._telemetry.learnt(seen, settings, self._counters)
+        self._telemetry.spent(time.perf_counter() - began, self._runtime.busy_seconds())
         return seen.report.diagnostics
 
     def _advance(self, metrics: dict[str, float]) -> Settings:
         """Asks the phase controller for the settings of the next update; `metrics`: of one just made, if any."""
-        known = metrics | self._records.window.episode_means() if metrics else metrics
+        known = metrics | self._telemetry.window.episode_means() if metrics else metrics
         return self._take(*advance(self._config.phases, self._controller, self._counters, known), metrics=known)
 
     def _take(
@@ -314,7 +319,7 @@ class Trainer:
     ) -> Settings:
         """Keeps what the controller has decided and its events; returns the settings as the guards want them."""
         self._controller, settings, moved = guarded(self._config.guards, controller, settings, metrics, self._counters)
-        self._records.events([*events, *moved])
+        self._telemetry.events([*events, *moved])
         return settings
 
     def _tell_runtime(self) -> None:
@@ -327,11 +332,11 @@ class Trainer:
 
     def _report(self, settings: Settings, *, due: bool) -> None:
         """Writes a row of metrics when one is `due`, or after a while, and refreshes the console."""
-        self._records.row(settings, self._counters, self._runtime.restarts, due=due)
+        self._telemetry.row(settings, self._counters, self._runtime.restarts, due=due)
         self._console.update(self._status(settings))
 
     def _status(self, settings: Settings) -> Status:
-        return self._records.status(settings, self._counters, self._controller, self._snapshots.newest_at)
+        return self._telemetry.status(settings, self._counters, self._controller, self._snapshots.newest_at)
 
     def take_snapshot(self, kind: str) -> Future[Path]:
         """Has a snapshot written and old ones pruned. A full disk costs the snapshot, not the run."""
@@ -349,11 +354,11 @@ class Trainer:
             "counters": asdict(self._counters),
             "policy_version": self._learner.version,
             "controller": self._controller.to_dict(),
-            **self._records.state(),
+            **self._telemetry.state(),
             "starts": self._starts,
             "runtime": self._runtime.state(),
             "random": random_states(),
-            "ranks": self._crew.states(self._policy),
+            "ranks": self._rounds.states(self._policy),
             "graph": self._graph_hash,
             "held_out": self._held_out.state(),
             "config": self._given.to_plain(),  # what was chosen for this machine is not for the next
@@ -364,15 +369,15 @@ class Trainer:
         self._take_over(snapshot)
         with resuming.well_formed(snapshot):
             state, changes = snapshot.state, resuming.changes_since(snapshot, self._run_dir, self._given)
-            self._controller = operator.reopened(self._controller, changes)
+            self._controller = live_changes.reopened(self._controller, changes)
             advance(self._config.phases, self._controller, self._counters, {})  # refuses a curriculum without its phase
             self._starts = state["starts"] + 1
             self._snapshots.go_on(snapshot)
             self._held_out.restore(state["held_out"])
             self._snapshots.kept = self._held_out.kept
-            self._records.restore(state)  # refuses files that cannot be cut back; nothing is refused after it
+            self._telemetry.restore(state)  # refuses files that cannot be cut back; nothing is refused after it
         resuming.tell_of_other_versions(snapshot, self._console.log)
-        self._records.events(operator.override_events(changes, self._controller, self._counters))
+        self._telemetry.events(live_changes.override_events(changes, self._controller, self._counters))
         self._run_dir.write_config(self._given)
 
     def _begin_with(self, origin: Origin) -> None:
@@ -382,15 +387,17 @@ class Trainer:
             resuming.restore_weights(self._policy, origin.snapshot, self._graph_hash)
         else:
             self._take_over(origin.snapshot)
-            self._records.window.begin_anew()
+            self._telemetry.window.begin_anew()
             with resuming.well_formed(origin.snapshot):
                 self._starts = origin.snapshot.state["starts"] + 1  # so that none of its games is played again
-            self._controller, events = operator.change_curriculum(self._controller, self._config.phases, self._counters)
-        self._records.events([operator.origin_event(origin.describe(), self._counters), *events])
+            self._controller, events = live_changes.change_curriculum(
+                self._controller, self._config.phases, self._counters
+            )
+        self._telemetry.events([live_changes.origin_event(origin.describe(), self._counters), *events])
 
     def _take_over(self, snapshot: Snapshot) -> None:
         self._counters, self._controller = resuming.take_over(
-            snapshot, self._policy, self._graph_hash, self._learner, self._records.window
+            snapshot, self._policy, self._graph_hash, self._learner, self._telemetry.window
         )
 
 

@@ -406,7 +406,7 @@ def test_a_target_is_refused_where_only_the_best_scores_count(write):
     ("policy.expert_execution=sparse", "policy.expert_execution: auto or dense"),
     ("graph.implementation=pyg", "graph.implementation: batched"),
 ])  # fmt: skip
-def test_graphs_of_inference_need_fixed_shapes(write, override, needed):
+def test_recorded_inference_needs_fixed_shapes(write, override, needed):
     overrides = ("runtime.policy_graphs=cuda_graphs", "runtime.mode=asynchronous", "graph.enabled=true", override)
     said = complaint(write(MINIMAL), *overrides)
     assert f"runtime.policy_graphs: cuda_graphs needs {needed}" in said

@@ -8,9 +8,9 @@ import pytest
 from processes import open_files
 
 from polybeast_moe.follower import Follower
-from polybeast_moe.learning.crew import Standing
 from polybeast_moe.learning.distributed import Ranks
 from polybeast_moe.learning.learner import Learner
+from polybeast_moe.learning.rank_rounds import RunState
 from polybeast_moe.runtime.device import on_this_machine
 
 
@@ -22,7 +22,7 @@ def test_what_was_built_is_closed_when_a_snapshot_cannot_be_gone_on_with(
     policy = make_policy(config)
     optimizer = Learner(policy, config.learner).optimizer_state()
     kept = [{"runtime": {}}]  # and no random states
-    told = Standing(policy.state_dict(), optimizer, version=0, starts=0, ranks=kept)
+    told = RunState(policy.state_dict(), optimizer, version=0, starts=0, ranks=kept)
     monkeypatch.setattr(Ranks, "from_lead", lambda self, value: told)
     log = tmp_path / "run.log"
     with pytest.raises(KeyError, match="random") as error:

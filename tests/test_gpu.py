@@ -91,12 +91,12 @@ def test_batches_are_the_same_over_pinned_memory(played) -> None:
     assert not rollouts[0]._memory.is_pinned()
 
 
-@pytest.mark.parametrize("graphs", ["none", "cuda_graphs", "compile"])
-def test_inference_answers_as_on_the_cpu(played, graphs: str) -> None:
+@pytest.mark.parametrize("execution", ["none", "cuda_graphs", "compile"])
+def test_inference_answers_as_on_the_cpu(played, execution: str) -> None:
     config, policy, _, rollouts = played
     on_gpu = copy.deepcopy(policy).to(GPU)
-    on_gpu.graph.deduplicate = graphs == "none"
-    config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"policy_graphs": graphs})})
+    on_gpu.graph.deduplicate = execution == "none"
+    config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"policy_graphs": execution})})
     infer = make_infer(on_gpu, config, 2)
     for t in range(6):
         games = 3 * (1 + t % 2)

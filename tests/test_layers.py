@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 LAYERS = (
     {"__main__"},
     {"cli"},
-    {"doctor", "trainer", "follower", "records", "resuming", "scaling", "evaluation", "run_directory"},
+    {"doctor", "trainer", "follower", "telemetry", "resuming", "scaling", "evaluation", "run_directory"},
     {"runtime", "learning", "snapshots", "monitoring", "control"},
     {"models"},
     {"ops", "graph", "envs"},
@@ -42,7 +42,7 @@ PURE = (
     "learning.holds",
     "learning.losses",
     "learning.objective",
-    "learning.operator",
+    "learning.live_changes",
     "learning.phases",
     "learning.schedules",
     "learning.temperature",

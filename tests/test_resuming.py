@@ -12,7 +12,7 @@ from run_files import events, newest, rows
 from whole_runs import FRAMES, measured, resume, same_weights, stop_after, train
 
 from polybeast_moe import cli, trainer
-from polybeast_moe.learning import operator
+from polybeast_moe.learning import live_changes
 from polybeast_moe.run_directory import RunDirectory
 from polybeast_moe.runtime.inline import InlineRuntime
 from polybeast_moe.runtime.policy_server import PolicyServer
@@ -150,7 +150,7 @@ def die(_: trainer.Trainer) -> None:
 def test_what_an_operator_changed_survives_a_death_before_the_next_snapshot(make_config, tmp_path, monkeypatch) -> None:
     """A value that was held, and a key of the configuration that a resume has changed: in force, and an event still."""
     path = tmp_path / "run"
-    hold = operator.hold("losses.entropy", 0.125, lambda overrides: None)
+    hold = live_changes.hold("losses.entropy", 0.125, lambda overrides: None)
     between_updates(monkeypatch, at_3=lambda it: it.change(hold), at_4=die, at_6=die)
     with pytest.raises(ArithmeticError):
         train(make_config(), path)
@@ -168,7 +168,7 @@ def test_a_run_that_an_operator_ended_is_complete_until_its_end_is_changed(
     make_config, tmp_path, monkeypatch, capsys
 ) -> None:
     path = tmp_path / "run"
-    between_updates(monkeypatch, at_7=lambda it: it.change(operator.next_phase()))
+    between_updates(monkeypatch, at_7=lambda it: it.change(live_changes.next_phase()))
     assert train(make_config(), path) == 0
     capsys.readouterr()
     assert resume(path) == 0

@@ -12,7 +12,7 @@ from typing import Any
 import results
 from results import Measured
 
-from peers import environments, figure
+from peers import environments, plot
 from peers.compare import (
     Row,
     best_per_round,
@@ -154,7 +154,7 @@ def recovery_section(measurement: Measurement, rows: Sequence[Row]) -> str:
     return f"One worker of several, or the only one, is killed by SIGKILL.\n\n{table(head, lines)}"
 
 
-def learning_section(measurement: Measurement, rows: Sequence[Row], has_figure: bool) -> str:
+def learning_section(measurement: Measurement, rows: Sequence[Row], has_plot: bool) -> str:
     """Scores over seeds, when the time is up and at equal frames."""
     lines = []
     for arm in measurement.arms:
@@ -177,7 +177,7 @@ def learning_section(measurement: Measurement, rows: Sequence[Row], has_figure: 
         "is the mean of the last 500 training episodes; intervals are 95 % over seeds. Time is since the command.\n\n"
         + table(head, lines)
     )
-    return text + ("\n\n![learning curves](benchmarks.png)" if has_figure else "")
+    return text + ("\n\n![learning curves](benchmarks.png)" if has_plot else "")
 
 
 def search_section(measurement: Measurement, rows: Sequence[Row]) -> str:
@@ -249,7 +249,7 @@ TITLES = {
 }
 
 
-def sections(plan: Plan, rows: Rows, folder: Path, has_figure: bool) -> list[str]:
+def sections(plan: Plan, rows: Rows, folder: Path, has_plot: bool) -> list[str]:
     """The page below its table of goals."""
     found = [missing_section(plan, rows)]
     for name in TITLES:
@@ -261,7 +261,7 @@ def sections(plan: Plan, rows: Rows, folder: Path, has_figure: bool) -> list[str
         elif name == "recovery":
             text = recovery_section(measurement, own)
         elif name == "learning":
-            text = learning_section(measurement, own, has_figure)
+            text = learning_section(measurement, own, has_plot)
         else:
             text = speed_section(measurement, own) + (engine_section(plan, own) if name == "same_network" else "")
         found.append(f"## {TITLES[name]}\n\n{text}")
@@ -277,7 +277,7 @@ def publish(plan: Plan, folder: Path, command: str) -> int:
     refuse_other_plans(plan, rows)
     learnt = [row for row in rows.get("learning", ()) if row["status"] == "finished"]
     if learnt:
-        figure.draw(plan.measurement("learning"), learnt, folder / "benchmarks.png")
+        plot.draw(plan.measurement("learning"), learnt, folder / "benchmarks.png")
     judged = results.write(
         "benchmarks",
         title="Side by side with the peers",

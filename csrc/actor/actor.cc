@@ -27,16 +27,16 @@ Actor::Actor(shm::Region& region, std::size_t index, const std::filesystem::path
   }
 }
 
-std::vector<std::vector<Standing>> Actor::standing() const {
-  std::vector<std::vector<Standing>> all;
-  for (const Seat& seat : seats_) all.push_back(seat.group.standing());
+std::vector<std::vector<SavedGame>> Actor::saved_games() const {
+  std::vector<std::vector<SavedGame>> all;
+  for (const Seat& seat : seats_) all.push_back(seat.group.saved_games());
   return all;
 }
 
-std::size_t Actor::restore(const std::vector<std::vector<Standing>>& standing) {
-  if (standing.size() != seats_.size()) throw std::invalid_argument("a standing for every group, no more and no less");
+std::size_t Actor::restore(const std::vector<std::vector<SavedGame>>& saved) {
+  if (saved.size() != seats_.size()) throw std::invalid_argument("saved games of every group, no more and no less");
   std::size_t begin_anew = 0;
-  for (std::size_t i = 0; i < seats_.size(); ++i) begin_anew += seats_[i].group.restore(standing[i]);
+  for (std::size_t i = 0; i < seats_.size(); ++i) begin_anew += seats_[i].group.restore(saved[i]);
   return begin_anew;
 }
 

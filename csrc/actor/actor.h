@@ -20,9 +20,9 @@ class Actor {
   Actor(shm::Region& region, std::size_t index, const std::filesystem::path& directory, std::uint64_t first_episode,
         std::size_t keep_actions = 0);
 
-  // Where the games of each group stand, [groups][games], and back there before the first step; see Group.
-  std::vector<std::vector<Standing>> standing() const;
-  std::size_t restore(const std::vector<std::vector<Standing>>& standing);
+  // What brings the games of each group back, [groups][games], before the first step; see Group.
+  std::vector<std::vector<SavedGame>> saved_games() const;
+  std::size_t restore(const std::vector<std::vector<SavedGame>>& saved);
 
   // Moves every group that can move by one step; false when none could: all wait for the policy or for a free slot.
   bool run_once();

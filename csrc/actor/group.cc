@@ -54,82 +54,82 @@ Group::Group(const std::shared_ptr<const nethack::LibraryFile>& library, const n
     : shape_(layout.shape()), writer_(layout), run_seed_(run_seed), keep_actions_(keep_actions) {
   check_shape(shape_, settings);
   for (std::size_t k = 0; k < shape_.games; ++k) {
-    Player player;
-    player.number = first_game + k;
-    player.next_episode = first_episode;
-    if (shape_.store_reward_terms) player.reward_terms = std::make_unique<Player::RewardTermsRow>();
-    player.game =
-        std::make_unique<nethack::Game>(library, settings, directory / ("game-" + std::to_string(player.number)),
-                                        player.reward_terms ? player.reward_terms->data() : nullptr);
-    players_.push_back(std::move(player));
+    PlayedGame played;
+    played.number = first_game + k;
+    played.next_episode = first_episode;
+    if (shape_.store_reward_terms) played.reward_terms = std::make_unique<PlayedGame::RewardTermsRow>();
+    played.game =
+        std::make_unique<nethack::Game>(library, settings, directory / ("game-" + std::to_string(played.number)),
+                                        played.reward_terms ? played.reward_terms->data() : nullptr);
+    games_.push_back(std::move(played));
   }
 }
 
 void Group::open(std::uint8_t* slot) {
   if (!started_) {
-    for (Player& player : players_) start_episode(player);
+    for (PlayedGame& played : games_) start_episode(played);
     started_ = true;
   }
-  writer_.begin(slot, players_.front().number);
-  for (std::size_t k = 0; k < players_.size(); ++k) writer_.write_row(slot, 0, k, players_[k]);
+  writer_.begin(slot, games_.front().number);
+  for (std::size_t k = 0; k < games_.size(); ++k) writer_.write_row(slot, 0, k, games_[k]);
 }
 
 void Group::step(std::uint8_t* slot, std::size_t t) {
   if (!started_ || t >= shape_.unroll) throw std::logic_error("step outside an open slot");
   check_actions(slot, t);
-  for (std::size_t k = 0; k < players_.size(); ++k) {
-    Player& player = players_[k];
+  for (std::size_t k = 0; k < games_.size(); ++k) {
+    PlayedGame& played = games_[k];
     const std::int32_t action = writer_.action(slot, t, k);
-    player.alpha_entropy_sum += entropy(writer_.alpha(slot, t, k), shape_.experts);
-    if (player.actions.size() < keep_actions_) player.actions.push_back(static_cast<std::uint8_t>(action));
-    const nethack::StepResult result = play(player, action);
-    player.previous_action = action;
-    player.first = false;
-    writer_.write_outcome(slot, t, k, result, player);
+    played.alpha_entropy_sum += entropy(writer_.alpha(slot, t, k), shape_.experts);
+    if (played.actions.size() < keep_actions_) played.actions.push_back(static_cast<std::uint8_t>(action));
+    const nethack::StepResult result = play(played, action);
+    played.previous_action = action;
+    played.first = false;
+    writer_.write_outcome(slot, t, k, result, played);
     if (result.terminated || result.truncated) {
-      if (result.truncated) writer_.write_final(slot, t, k, player);
-      writer_.write_record(slot, t, k, player);
-      start_episode(player);
+      if (result.truncated) writer_.write_final(slot, t, k, played);
+      writer_.write_record(slot, t, k, played);
+      start_episode(played);
     }
-    writer_.write_row(slot, t + 1, k, player);
+    writer_.write_row(slot, t + 1, k, played);
   }
 }
 
 void Group::check_actions(std::uint8_t* slot, std::size_t t) const {
-  for (std::size_t k = 0; k < players_.size(); ++k) {
+  for (std::size_t k = 0; k < games_.size(); ++k) {
     const std::int32_t action = writer_.action(slot, t, k);
     if (action >= 0 && static_cast<std::size_t>(action) < shape_.actions) continue;
-    throw std::out_of_range("action " + std::to_string(action) + " of game " + std::to_string(players_[k].number) +
+    throw std::out_of_range("action " + std::to_string(action) + " of game " + std::to_string(games_[k].number) +
                             " is not one of " + std::to_string(shape_.actions));
   }
 }
 
-nethack::StepResult Group::play(Player& player, std::int32_t action) {
+nethack::StepResult Group::play(PlayedGame& played, std::int32_t action) {
   try {
-    return player.game->step(action);
+    return played.game->step(action);
   } catch (const nethack::FatalGameError& error) {
     note_fatal(error);
-    if (player.reward_terms) player.reward_terms->fill(0.0);
+    if (played.reward_terms) played.reward_terms->fill(0.0);
     return {.reward = 0.0, .terminated = true, .truncated = false};
   }
 }
 
-void Group::start_episode(Player& player) {
-  player.frozen_steps = player.game->task().frozen_steps();
-  player.actions.clear();
-  player.stairs.forget();
+void Group::start_episode(PlayedGame& played) {
+  played.frozen_steps = played.game->task().frozen_steps();
+  played.actions.clear();
+  played.stairs.forget();
   for (int attempt = 1;; ++attempt) {
     try {
-      player.game->reset(episode_seeds(run_seed_, player.number, player.next_episode++));
+      played.game->reset(episode_seeds(run_seed_, played.number, played.next_episode++));
       break;
     } catch (const nethack::FatalGameError& error) {
       note_fatal(error);
       if (attempt == nethack::kStartAttempts) throw;
     }
   }
-  player.alpha_entropy_sum = 0.0;
-  player.previous_action = static_cast<std::int32_t>(shape_.actions);  // none
-  player.first = true;
+  played.alpha_entropy_sum = 0.0;
+  played.previous_action = static_cast<std::int32_t>(shape_.actions);  // none
+  played.first = true;
 }
 
 void Group::note_fatal(const nethack::FatalGameError& error) {
@@ -137,21 +137,21 @@ void Group::note_fatal(const nethack::FatalGameError& error) {
   last_fatal_reason_ = error.what();
 }
 
-std::vector<Standing> Group::standing() const {
-  std::vector<Standing> all;
-  for (const Player& player : players_) all.push_back(standing_of(player, started_));
+std::vector<SavedGame> Group::saved_games() const {
+  std::vector<SavedGame> all;
+  for (const PlayedGame& played : games_) all.push_back(save_game(played, started_));
   return all;
 }
 
-std::size_t Group::restore(const std::vector<Standing>& standing) {
-  if (standing.size() != players_.size()) throw std::invalid_argument("a standing for every game, no more and no less");
+std::size_t Group::restore(const std::vector<SavedGame>& saved) {
+  if (saved.size() != games_.size()) throw std::invalid_argument("a saved game for every game, no more and no less");
   if (started_) throw std::logic_error("restore after the games have begun");
-  const bool begun = std::ranges::all_of(standing, &Standing::begun);
+  const bool begun = std::ranges::all_of(saved, &SavedGame::begun);
   std::size_t begin_anew = 0;
-  for (std::size_t k = 0; k < players_.size(); ++k) {
-    players_[k].next_episode = standing[k].next_episode;
-    if (!begun || replay(players_[k], standing[k], shape_.actions)) continue;
-    start_episode(players_[k]);
+  for (std::size_t k = 0; k < games_.size(); ++k) {
+    games_[k].next_episode = saved[k].next_episode;
+    if (!begun || replay(games_[k], saved[k], shape_.actions)) continue;
+    start_episode(games_[k]);
     ++begin_anew;
   }
   started_ = begun;

@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "actor/player.h"
+#include "actor/played_game.h"
 #include "actor/rollout_writer.h"
-#include "actor/standing.h"
+#include "actor/saved_game.h"
 #include "nethack/game.h"
 #include "shm/layout.h"
 
@@ -28,13 +28,13 @@ class Group {
         const std::filesystem::path& directory, const shm::RolloutLayout& layout, std::uint64_t run_seed,
         std::uint64_t first_game, std::uint64_t first_episode, std::size_t keep_actions = 0);
 
-  // Where every game stands. Episodes are kept up to `keep_actions` actions of each.
-  std::vector<Standing> standing() const;
+  // What brings every game back to where it is. Episodes are kept up to `keep_actions` actions of each.
+  std::vector<SavedGame> saved_games() const;
 
-  // Brings every game to where `standing` was taken, before the first `open`. A game that cannot be brought there (its
+  // Brings every game to where `saved` was taken, before the first `open`. A game that cannot be brought there (its
   // episode was too long to keep, or comes out differently under other options) begins its next episode instead;
   // returns how many those are. Throws std::invalid_argument when there are not as many as games.
-  std::size_t restore(const std::vector<Standing>& standing);
+  std::size_t restore(const std::vector<SavedGame>& saved);
 
   // Begins a slot: row 0 becomes where the games stand now. The first call starts the first episodes.
   void open(std::uint8_t* slot);
@@ -45,21 +45,21 @@ class Group {
   // game can no longer be started.
   void step(std::uint8_t* slot, std::size_t t);
 
-  std::size_t games() const noexcept { return players_.size(); }
+  std::size_t games() const noexcept { return games_.size(); }
   std::uint64_t fatal_games() const noexcept { return fatal_games_; }
   const std::string& last_fatal_reason() const noexcept { return last_fatal_reason_; }
 
  private:
   void check_actions(std::uint8_t* slot, std::size_t t) const;
-  void start_episode(Player& player);
-  nethack::StepResult play(Player& player, std::int32_t action);
+  void start_episode(PlayedGame& played);
+  nethack::StepResult play(PlayedGame& played, std::int32_t action);
   void note_fatal(const nethack::FatalGameError& error);
 
   shm::RolloutShape shape_;
   RolloutWriter writer_;
   std::uint64_t run_seed_;
   std::size_t keep_actions_;
-  std::vector<Player> players_;
+  std::vector<PlayedGame> games_;
   bool started_ = false;
   std::uint64_t fatal_games_ = 0;
   std::string last_fatal_reason_;

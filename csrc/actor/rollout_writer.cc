@@ -39,24 +39,24 @@ void RolloutWriter::begin(std::uint8_t* slot, std::uint64_t first_game) const no
   *columns_.records.count.row(slot, 0) = 0;
 }
 
-void RolloutWriter::write_row(std::uint8_t* slot, std::size_t t, std::size_t k, Player& player) const {
-  write_observation(slot, columns_.observation, cell(t, k), player);
-  *columns_.first.row(slot, cell(t, k)) = player.first;
-  *columns_.previous_action.row(slot, cell(t, k)) = player.previous_action;
-  *columns_.episode_step.row(slot, cell(t, k)) = static_cast<std::int32_t>(player.game->episode().length);
+void RolloutWriter::write_row(std::uint8_t* slot, std::size_t t, std::size_t k, PlayedGame& played) const {
+  write_observation(slot, columns_.observation, cell(t, k), played);
+  *columns_.first.row(slot, cell(t, k)) = played.first;
+  *columns_.previous_action.row(slot, cell(t, k)) = played.previous_action;
+  *columns_.episode_step.row(slot, cell(t, k)) = static_cast<std::int32_t>(played.game->episode().length);
 }
 
 void RolloutWriter::write_outcome(std::uint8_t* slot, std::size_t t, std::size_t k, const nethack::StepResult& result,
-                                  const Player& player) const noexcept {
+                                  const PlayedGame& played) const noexcept {
   *columns_.reward.row(slot, cell(t, k)) = static_cast<float>(result.reward);
-  if (player.reward_terms) std::ranges::copy(*player.reward_terms, columns_.reward_terms.row(slot, cell(t, k)));
+  if (played.reward_terms) std::ranges::copy(*played.reward_terms, columns_.reward_terms.row(slot, cell(t, k)));
   *columns_.terminated.row(slot, cell(t, k)) = result.terminated;
   *columns_.truncated.row(slot, cell(t, k)) = result.truncated;
 }
 
 void RolloutWriter::write_observation(std::uint8_t* slot, const ObservationColumns& columns, std::size_t index,
-                                      Player& player) const {
-  const nethack::ObservationBuffers& seen = player.game->observation();
+                                      PlayedGame& played) const {
+  const nethack::ObservationBuffers& seen = played.game->observation();
   cut_crop(seen.glyphs.data(), seen.blstats[nethack::tables::NLE_BL_X], seen.blstats[nethack::tables::NLE_BL_Y],
            shape_.crop, columns.glyph_crop.row(slot, index));
   if (shape_.store_glyphs) std::ranges::copy(seen.glyphs, columns.glyphs.row(slot, index));
@@ -68,21 +68,21 @@ void RolloutWriter::write_observation(std::uint8_t* slot, const ObservationColum
     std::ranges::copy(seen.inv_oclasses, columns.inv_oclasses.row(slot, index));
   }
   auto* const conditions = reinterpret_cast<std::uint64_t*>(columns.conditions.row(slot, index));
-  nethack::evaluate_conditions(view_of(seen), conditions, &player.stairs);
+  nethack::evaluate_conditions(view_of(seen), conditions, &played.stairs);
 }
 
-void RolloutWriter::write_final(std::uint8_t* slot, std::size_t t, std::size_t k, Player& player) const {
+void RolloutWriter::write_final(std::uint8_t* slot, std::size_t t, std::size_t k, PlayedGame& played) const {
   const FinalColumns& finals = columns_.finals;
   const auto i = static_cast<std::size_t>((*finals.count.row(slot, 0))++);
   *finals.step.row(slot, i) = static_cast<std::int32_t>(t);
   *finals.game.row(slot, i) = static_cast<std::int32_t>(k);
-  *finals.previous_action.row(slot, i) = player.previous_action;
-  write_observation(slot, finals.observation, i, player);
+  *finals.previous_action.row(slot, i) = played.previous_action;
+  write_observation(slot, finals.observation, i, played);
 }
 
 void RolloutWriter::write_record(std::uint8_t* slot, std::size_t t, std::size_t k,
-                                 const Player& player) const noexcept {
-  const nethack::EpisodeRecord& episode = player.game->episode();
+                                 const PlayedGame& played) const noexcept {
+  const nethack::EpisodeRecord& episode = played.game->episode();
   const RecordColumns& records = columns_.records;
   const auto i = static_cast<std::size_t>((*records.count.row(slot, 0))++);
   *records.step.row(slot, i) = static_cast<std::int32_t>(t);
@@ -98,7 +98,7 @@ void RolloutWriter::write_record(std::uint8_t* slot, std::size_t t, std::size_t 
   *records.gold.row(slot, i) = episode.gold;
   *records.episode_return.row(slot, i) = episode.episode_return;
   *records.alpha_entropy.row(slot, i) =
-      player.alpha_entropy_sum / static_cast<double>(std::max<std::int64_t>(1, episode.length));
+      played.alpha_entropy_sum / static_cast<double>(std::max<std::int64_t>(1, episode.length));
   std::uint8_t* const death = records.death.row(slot, i);
   std::fill_n(death, nethack::kDeathLength, 0);
   std::copy_n(episode.death.begin(), std::min(episode.death.size(), nethack::kDeathLength), death);

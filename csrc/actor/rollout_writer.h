@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "actor/player.h"
+#include "actor/played_game.h"
 #include "actor/rollout_columns.h"
 #include "shm/layout.h"
 
@@ -26,19 +26,19 @@ class RolloutWriter {
   // An empty rollout of the games from `first_game` on.
   void begin(std::uint8_t* slot, std::uint64_t first_game) const noexcept;
   // Where a game stands before step t is made.
-  void write_row(std::uint8_t* slot, std::size_t t, std::size_t k, Player& player) const;
+  void write_row(std::uint8_t* slot, std::size_t t, std::size_t k, PlayedGame& played) const;
   // What step t brought.
   void write_outcome(std::uint8_t* slot, std::size_t t, std::size_t k, const nethack::StepResult& result,
-                     const Player& player) const noexcept;
+                     const PlayedGame& played) const noexcept;
   // The observation at which step t has truncated an episode.
-  void write_final(std::uint8_t* slot, std::size_t t, std::size_t k, Player& player) const;
+  void write_final(std::uint8_t* slot, std::size_t t, std::size_t k, PlayedGame& played) const;
   // The record of an episode that step t has ended.
-  void write_record(std::uint8_t* slot, std::size_t t, std::size_t k, const Player& player) const noexcept;
+  void write_record(std::uint8_t* slot, std::size_t t, std::size_t k, const PlayedGame& played) const noexcept;
 
  private:
   std::size_t cell(std::size_t t, std::size_t k) const noexcept { return t * shape_.games + k; }
   void write_observation(std::uint8_t* slot, const ObservationColumns& columns, std::size_t index,
-                         Player& player) const;
+                         PlayedGame& played) const;
 
   shm::RolloutShape shape_;
   RolloutColumns columns_;

@@ -9,9 +9,9 @@ from polybeast_moe.config.distributed import DistributedConfig
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.guards import Guard, RollbackConfig
 from polybeast_moe.config.learner import LearnerConfig, OptimizerConfig, RewardConfig
+from polybeast_moe.config.outputs import TARGET_FIGURES, Bound, EvaluationConfig, MonitoringConfig, SnapshotConfig
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig, Until
 from polybeast_moe.config.policy import SEMANTIC_EXPERTS, GraphConfig, PolicyConfig, RouterConfig
-from polybeast_moe.config.records import TARGET_FIGURES, Bound, EvaluationConfig, MonitoringConfig, SnapshotConfig
 from polybeast_moe.config.run import RunConfig
 from polybeast_moe.config.runtime import RuntimeConfig
 from polybeast_moe.config.schedules import Piecewise, Ramp, Schedule, moves

@@ -12,9 +12,9 @@ from polybeast_moe.config.distributed import DistributedConfig
 from polybeast_moe.config.env import EnvConfig
 from polybeast_moe.config.guards import Guard
 from polybeast_moe.config.learner import LearnerConfig
+from polybeast_moe.config.outputs import Bound, EvaluationConfig, MonitoringConfig, SnapshotConfig, TargetFigure
 from polybeast_moe.config.phases import EntropyTarget, PhaseConfig
 from polybeast_moe.config.policy import GraphConfig, PolicyConfig
-from polybeast_moe.config.records import Bound, EvaluationConfig, MonitoringConfig, SnapshotConfig, TargetFigure
 from polybeast_moe.config.runtime import RuntimeConfig
 from polybeast_moe.config.schedules import ends
 from polybeast_moe.errors import nearest
@@ -142,7 +142,7 @@ class RunConfig(Section):
         return self
 
     @model_validator(mode="after")
-    def _graphs_have_fixed_shapes(self) -> RunConfig:
+    def _recorded_inference_has_fixed_shapes(self) -> RunConfig:
         if self.runtime.policy_graphs == "none":
             return self
         obstacles = {

@@ -33,5 +33,5 @@ class RuntimeConfig(Section):
     pin_memory: bool = Field(True, description="lock rollouts in memory, so that a GPU copies them by itself")
     prefetch: bool | None = Field(None, description="make a batch while the learner computes; None: on a GPU")
     policy_graphs: Literal["none", "cuda_graphs", "compile"] = Field(
-        "none", description="inference in a few sizes, each recorded once and replayed, or compiled"
+        "none", description="CUDA graphs: inference in a few sizes, each recorded once and replayed, or compiled"
     )

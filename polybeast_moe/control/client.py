@@ -1,4 +1,4 @@
-"""The operator's end of live control."""
+"""The human operator's end of live control."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ from polybeast_moe.config import RunConfig
 from polybeast_moe.config_files import with_overrides
 from polybeast_moe.control.server import ControlServer, Order
 from polybeast_moe.errors import UserError
-from polybeast_moe.learning import operator
-from polybeast_moe.learning.operator import Changer
+from polybeast_moe.learning import live_changes
+from polybeast_moe.learning.live_changes import Changer
 
 
 class Controlled(Protocol):
-    """What the trainer lets an operator do. Each is called between two steps, in the trainer's own thread."""
+    """What the trainer lets a human operator do. Each is called between two steps, in the trainer's own thread."""
 
     def status(self) -> dict[str, Any]:
         """Returns what status shows, as JSON holds it."""
@@ -68,11 +68,11 @@ class Desk:
                 written = trainer.take_snapshot("operator")
                 written.add_done_callback(lambda done: _answer(order, done, "no snapshot"))
             case "set":
-                self._change(order, operator.hold(command.key, command.value, self._allowed))
+                self._change(order, live_changes.hold(command.key, command.value, self._allowed))
             case "release":
-                self._change(order, operator.release(command.key))
+                self._change(order, live_changes.release(command.key))
             case "next-phase":
-                self._change(order, operator.next_phase())
+                self._change(order, live_changes.next_phase())
             case "pause" | "resume":
                 self._pause(command.name == "pause")
                 order.reply.set_result({"paused": self.paused})
@@ -94,7 +94,7 @@ class Desk:
 
     def _pause(self, on: bool) -> None:
         if on != self.paused:
-            self._trainer.change(operator.pause(on))
+            self._trainer.change(live_changes.pause(on))
             self._trainer.let_play(not on)
         self.paused = on
 

@@ -112,9 +112,9 @@ def processes() -> str:
     config = load_config("debug", _DEBUG_RUN)
     config = config.model_copy(update={"runtime": on_this_machine(config.runtime, usable_cores())})
     said: list[str] = []
-    with GamesFolder("polybeast-moe-") as games, torch_cache_in(games.path):
+    with GamesFolder("polybeast-moe-") as games_folder, torch_cache_in(games_folder.path):
         try:
-            return _train(config, games.path, said.append)
+            return _train(config, games_folder.path, said.append)
         except Exception as error:
             raise RuntimeError("; ".join([str(error), *said[-3:]])) from error
 

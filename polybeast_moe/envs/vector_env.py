@@ -103,7 +103,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
         self._observations = {key: fields[key] for key in keys}
         self._fields = fields
         self._reward_terms = fields.get("reward_terms")
-        self._player = Processes(self._block, processes) if processes > 1 else Inline(self._block, num_envs)
+        self._stepper = Processes(self._block, processes) if processes > 1 else Inline(self._block, num_envs)
         self.closed = False
 
         self.fatal_games = 0
@@ -215,7 +215,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
 
     def close_extras(self, **_kwargs: Any) -> None:
         """Ends the games."""
-        self._player.close()
+        self._stepper.close()
 
     def frozen_steps(self) -> NDArray[np.int64]:
         """Returns [num_envs], for each game, the steps in a row in which time stood still, which penalties count."""
@@ -235,7 +235,7 @@ class NetHackVectorEnv(VectorEnv[Observations, ArrayLike, NDArray[Any]]):
 
     def _run(self) -> None:
         try:
-            self._player.run()
+            self._stepper.run()
         except BaseException:
             self.close()  # some games have made the step and some have not: nothing can go on from here
             raise

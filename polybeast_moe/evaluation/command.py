@@ -33,7 +33,7 @@ from polybeast_moe.monitoring.resources import usable_cores
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluateRequest:
     """What the command line asks for."""
 
     snapshots: Sequence[str]
@@ -58,7 +58,7 @@ class _Contestant:
     config: RunConfig
 
 
-def run_evaluate(request: Request) -> int:
+def run_evaluate(request: EvaluateRequest) -> int:
     """Evaluates every snapshot asked for; returns the exit code.
 
     Raises:
@@ -77,7 +77,7 @@ def run_evaluate(request: Request) -> int:
     return 0
 
 
-def _check(request: Request) -> None:
+def _check(request: EvaluateRequest) -> None:
     if request.policy == "trained" and not request.snapshots:
         raise UserError("evaluate: name a run directory or a snapshot, or ask for --policy random")
     if request.policy == "random" and (request.ablate or request.specialisation):
@@ -91,7 +91,7 @@ def _check(request: Request) -> None:
         raise UserError(f"--json {request.json}: there is no such folder to write the file to")
 
 
-def _contestants(request: Request) -> list[_Contestant]:
+def _contestants(request: EvaluateRequest) -> list[_Contestant]:
     loaded = [load_trained(path) for path in request.snapshots]
     entries: list[tuple[str, TrainedPolicy | None, RunConfig]] = [
         (f"{trained.path.absolute().parent.parent.name}/{trained.frames}", trained, trained.config)
@@ -113,7 +113,7 @@ def _contestants(request: Request) -> list[_Contestant]:
     return found
 
 
-def _asked(config: RunConfig, character: str | None, request: Request) -> RunConfig:
+def _asked(config: RunConfig, character: str | None, request: EvaluateRequest) -> RunConfig:
     """The run's configuration with what the command line asks for instead."""
     asked = {"character": character, "max_episode_steps": request.max_steps}
     given = {key: value for key, value in asked.items() if value is not None}
@@ -156,7 +156,7 @@ class _Bars:
         self._progress.stop()
 
 
-def _evaluated(contestant: _Contestant, request: Request, seed: int) -> Figures:
+def _evaluated(contestant: _Contestant, request: EvaluateRequest, seed: int) -> Figures:
     trained, config = contestant.trained, contestant.config
     protocol = {"env": config.env.model_dump(mode="json"), "games": request.games}
     versions = {"versions": {name: version(name) for name in ("polybeast-moe", "torch", "nle")}}
@@ -176,7 +176,7 @@ def _evaluated(contestant: _Contestant, request: Request, seed: int) -> Figures:
         return {**who, **_of_trained(contestant.name, trained, request, seed, bars), **protocol, **versions}
 
 
-def _of_trained(name: str, trained: TrainedPolicy, request: Request, seed: int, bars: _Bars) -> Figures:
+def _of_trained(name: str, trained: TrainedPolicy, request: EvaluateRequest, seed: int, bars: _Bars) -> Figures:
     """Figures of a trained policy, of its experts too where they are asked for."""
     collector = StateCollector() if request.specialisation or request.ablate else None
     portraits = ExpertPortraits(trained.policy, trained.config) if collector is not None else None

@@ -10,7 +10,7 @@ import numpy as np
 
 from polybeast_moe.config import RunConfig
 from polybeast_moe.evaluation.endings import count_deaths, ending
-from polybeast_moe.evaluation.play import GAMES, Change, Moment, Played, Player, play_episodes
+from polybeast_moe.evaluation.play import GAMES, ActingPolicy, Change, Moment, Played, play_episodes
 from polybeast_moe.evaluation.score import score_parts
 from polybeast_moe.evaluation.statistics import (
     Floats,
@@ -26,7 +26,7 @@ Figures = dict[str, Any]
 
 
 def evaluate_policy(
-    policy: Player | None,
+    policy: ActingPolicy | None,
     config: RunConfig,
     routing: Routing,
     temperature: float,

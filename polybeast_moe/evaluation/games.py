@@ -22,11 +22,11 @@ from polybeast_moe.evaluation.observe import RAW_KEYS
 
 
 @dataclass(frozen=True)
-class Turn:
+class GameRows:
     """What the games that are under way show: N rows, copies."""
 
-    row: NDArray[np.int64]
-    """[N]: which game of the table."""
+    game: NDArray[np.int64]
+    """[N]: which of the table."""
     episode: NDArray[np.int64]
     """[N]: number in the whole evaluation."""
     step: NDArray[np.int64]
@@ -49,7 +49,7 @@ class GameTable:
         games = min(games, len(episodes))
         block = _C.GameBlock(game_settings(env, check_nle()), games, 0, list(RAW_KEYS), False)
         self._fields = block.fields()
-        self._player = Inline(block, games)
+        self._stepper = Inline(block, games)
         self._seed = seed
         self._waiting = list(reversed(episodes))
         self._episode = np.full(games, -1, dtype=np.int64)
@@ -63,34 +63,34 @@ class GameTable:
         """Starts the first episodes."""
         self._start(np.arange(len(self._episode)))
 
-    def turn(self) -> Turn | None:
+    def rows(self) -> GameRows | None:
         """Returns what the games show that are under way; None when every episode has ended."""
-        row = np.flatnonzero(self._episode >= 0)
-        if not len(row):
+        game = np.flatnonzero(self._episode >= 0)
+        if not len(game):
             return None
-        raw = {key: self._fields[key][row] for key in RAW_KEYS}
-        return Turn(row, self._episode[row], self._step[row], self._previous_action[row], raw)
+        raw = {key: self._fields[key][game] for key in RAW_KEYS}
+        return GameRows(game, self._episode[game], self._step[game], self._previous_action[game], raw)
 
-    def play(self, turn: Turn, actions: NDArray[np.int64]) -> None:
-        """Plays an action [N] in each game of the turn; those that end begin their next episode."""
-        fields, row = self._fields, turn.row
+    def play(self, rows: GameRows, actions: NDArray[np.int64]) -> None:
+        """Plays an action [N] in the game of each row; those that end begin their next episode."""
+        fields, games = self._fields, rows.game
         fields["todo"].fill(_C.TODO_NOTHING)
-        fields["todo"][row] = _C.TODO_STEP
-        fields["action"][row] = actions
-        self._player.run()
-        self._step[row] += 1
-        self._previous_action[row] = actions
-        ended = (fields["terminated"] | fields["truncated"])[row].astype(np.bool_)
-        alive = row[~ended | (fields["record_how_done"][row] == ALIVE)]
+        fields["todo"][games] = _C.TODO_STEP
+        fields["action"][games] = actions
+        self._stepper.run()
+        self._step[games] += 1
+        self._previous_action[games] = actions
+        ended = (fields["terminated"] | fields["truncated"])[games].astype(np.bool_)
+        alive = games[~ended | (fields["record_how_done"][games] == ALIVE)]
         self._gold[alive, 1] = fields["blstats"][alive, nethack.NLE_BL_GOLD]
-        for game in row[ended].tolist():
+        for game in games[ended].tolist():
             self._keep_record(game)
         if ended.any():
-            self._start(row[ended])
+            self._start(games[ended])
 
     def close(self) -> None:
         """Ends the games and removes their files."""
-        self._player.close()
+        self._stepper.close()
 
     def _start(self, rows: NDArray[np.int64]) -> None:
         fields = self._fields
@@ -102,7 +102,7 @@ class GameTable:
             self._episode[game] = self._waiting.pop()
             fields["seed_core"][game], fields["seed_disp"][game] = episode_seeds(self._seed, int(self._episode[game]))
             fields["todo"][game] = _C.TODO_RESET
-        self._player.run()
+        self._stepper.run()
         self._step[starting] = 0
         self._previous_action[starting] = len(ACTIONS)
         self._gold[starting] = fields["blstats"][starting, nethack.NLE_BL_GOLD][:, None]

@@ -100,7 +100,7 @@ class HeldOutEvaluation:
         try:
             figures = json.loads(out)
             score, error = float(figures["mean_score"]), figures["standard_error"]
-            frames, processor_seconds = float(figures["training_frames"]), float(figures["processor_seconds"])
+            frames, processor_seconds = float(figures["trained_frames"]), float(figures["processor_seconds"])
         except (ValueError, KeyError, TypeError):
             self._log(
                 f"the evaluation of {underway.snapshot.name} failed (see {self._log_path.name}); training goes on"
@@ -147,7 +147,7 @@ def _evaluate(path: str, episodes: int, seed: int) -> dict[str, Any]:
     evaluated = evaluate_policy(trained.policy, trained.config, trained.routing, trained.temperature, episodes, seed)
     assert evaluated is not None, "nobody interrupts it"
     used = resource.getrusage(resource.RUSAGE_SELF)
-    own = {"training_frames": trained.frames, "processor_seconds": used.ru_utime + used.ru_stime}
+    own = {"trained_frames": trained.frames, "processor_seconds": used.ru_utime + used.ru_stime}
     return evaluated[0] | own
 
 

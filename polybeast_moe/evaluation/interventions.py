@@ -16,8 +16,8 @@ from torch import Tensor
 
 from polybeast_moe.envs.scenes import scenes
 from polybeast_moe.errors import UserError
-from polybeast_moe.evaluation.games import Turn
-from polybeast_moe.evaluation.play import Change, InferWith, Player
+from polybeast_moe.evaluation.games import GameRows
+from polybeast_moe.evaluation.play import ActingPolicy, Change, InferWith
 from polybeast_moe.evaluation.statistics import Floats
 from polybeast_moe.models import Policy, PolicyOutput
 from polybeast_moe.models.action_mask import masked_alike
@@ -41,7 +41,7 @@ class KnockOut:
     def __init__(self, expert: int, routing: Routing, temperature: float, keep: int | None = None) -> None:
         self._expert, self._routing, self._temperature, self._keep = expert, routing, temperature, keep
 
-    def __call__(self, _turn: Turn, output: PolicyOutput, _infer: InferWith) -> PolicyOutput:
+    def __call__(self, _rows: GameRows, output: PolicyOutput, _infer: InferWith) -> PolicyOutput:
         """Changes alpha and logits."""
         others = [e for e in range(output.alpha.shape[1]) if e != self._expert]
         left = output.alpha[:, others]
@@ -63,17 +63,17 @@ class ShuffleGates:
         self._scene = np.full(_POOL, -1, dtype=np.int64)
         self._met = 0
 
-    def __call__(self, turn: Turn, output: PolicyOutput, _infer: InferWith) -> PolicyOutput:
+    def __call__(self, rows: GameRows, output: PolicyOutput, _infer: InferWith) -> PolicyOutput:
         """Changes alpha and logits; what was last met is dealt out."""
-        scene, alpha = scenes(turn.raw), output.alpha.double().numpy()
+        scene, alpha = scenes(rows.raw), output.alpha.double().numpy()
         pool = self._keep(scene, alpha)
         dealt = alpha.copy()
         for kind in np.unique(scene).tolist():
-            rows = np.flatnonzero(scene == kind)
+            own = np.flatnonzero(scene == kind)
             same = self._scene == kind
             candidates = np.flatnonzero(same if self._within else (self._scene >= 0) & ~same)
             if len(candidates):
-                dealt[rows] = pool[self._generator.choice(candidates, size=len(rows))]
+                dealt[own] = pool[self._generator.choice(candidates, size=len(own))]
         return with_gates(output, torch.from_numpy(dealt).to(output.alpha.dtype))
 
     def _keep(self, scene: NDArray[np.int64], alpha: Floats) -> Floats:
@@ -94,7 +94,7 @@ class WithoutGraph:
             raise UserError("this policy has no graph stream to switch off")
         self._policy = policy
 
-    def __call__(self, _turn: Turn, _output: PolicyOutput, infer: InferWith) -> PolicyOutput:
+    def __call__(self, _rows: GameRows, _output: PolicyOutput, infer: InferWith) -> PolicyOutput:
         """Runs the policy again without it; the recurrent state, which does not depend on it, stays."""
 
         def silence(_module: torch.nn.Module, _given: object, read: GraphReadout) -> GraphReadout:
@@ -127,9 +127,9 @@ class Gauged:
         """Mean KL(policy, what was played) over the states met, in nats."""
         return self._total / max(1, self.rows)
 
-    def __call__(self, turn: Turn, output: PolicyOutput, infer: InferWith) -> PolicyOutput:
+    def __call__(self, rows: GameRows, output: PolicyOutput, infer: InferWith) -> PolicyOutput:
         """Returns what is played."""
-        played = self._change(turn, output, infer)
+        played = self._change(rows, output, infer)
         before = output.logits.double().numpy()
         size = divergence(before, played.logits.double().numpy())
         if self._perturb:
@@ -173,7 +173,7 @@ def matched_length(logits: Floats, direction: Floats, wanted: Floats) -> Floats:
 
 
 @contextlib.contextmanager
-def all_experts(policy: Player) -> Iterator[None]:
+def all_experts(policy: ActingPolicy) -> Iterator[None]:
     """Has every expert run in every state, also where it has no weight: then others may be given the weight."""
     if not isinstance(policy, GraphMoEPolicy):
         yield  # a policy of the user's own runs its experts as it likes

@@ -24,7 +24,7 @@ from polybeast_moe.config import EnvConfig
 from polybeast_moe.envs.engine import ACTIONS
 from polybeast_moe.envs.episode_record import EpisodeRecord
 from polybeast_moe.evaluation.draws import draw, uniform
-from polybeast_moe.evaluation.games import GameTable, Turn
+from polybeast_moe.evaluation.games import GameRows, GameTable
 from polybeast_moe.evaluation.observe import observe
 from polybeast_moe.models import Observation, PolicyOutput
 from polybeast_moe.models.interface import moved
@@ -34,7 +34,7 @@ GAMES = 64
 """Games side by side, unless the caller says otherwise."""
 
 
-class Player(Protocol):
+class ActingPolicy(Protocol):
     """What is needed of a policy: `polybeast_moe.models.Policy` has it."""
 
     def initial_state(self, batch: int) -> Tensor:
@@ -53,9 +53,9 @@ class Player(Protocol):
         """One step of N games: see `polybeast_moe.models.Policy.infer`, whose arguments and shapes these are."""
 
 
-InferWith = Callable[[Player], PolicyOutput]
+InferWith = Callable[[ActingPolicy], PolicyOutput]
 """What another policy makes of the same rows, in the same recurrent states."""
-Change = Callable[[Turn, PolicyOutput, InferWith], PolicyOutput]
+Change = Callable[[GameRows, PolicyOutput, InferWith], PolicyOutput]
 """What a policy's output becomes before anything is done: see `interventions`."""
 
 
@@ -63,7 +63,7 @@ Change = Callable[[Turn, PolicyOutput, InferWith], PolicyOutput]
 class Moment:
     """One step of N games: what was seen and what the policy made of it. `output` is None for random actions."""
 
-    turn: Turn
+    rows: GameRows
     observation: Observation
     output: PolicyOutput | None
     action: NDArray[np.int64]
@@ -86,7 +86,7 @@ class Played:
 
 
 def play_episodes(
-    player: Player | None,
+    policy: ActingPolicy | None,
     env: EnvConfig,
     *,
     episodes: int,
@@ -105,7 +105,7 @@ def play_episodes(
     The games step in a thread of their own while the policy looks at the other half of them.
 
     Args:
-        player: the policy, in the device of its weights; None draws every action with equal probability.
+        policy: the policy, in the device of its weights; None draws every action with equal probability.
         env: which NetHack, as in training: character, step limit, clock, crop.
         episodes: how many.
         seed: of the games and of the actions.
@@ -130,23 +130,23 @@ def play_episodes(
             for half in range(halves)
         ]
         began = time.perf_counter()
-        chooser = _Chooser(player, env, seed, routing, temperature, greedy, change)
-        hands: list[Future[None]] = [engine.submit(table.begin) for table in tables]
+        chooser = _Chooser(policy, env, seed, routing, temperature, greedy, change)
+        steps: list[Future[None]] = [engine.submit(table.begin) for table in tables]
         states: list[Tensor | None] = [None] * len(tables)
         stairs = [[_C.StairsMemory() for _ in range(each)] for _ in tables]
         playing = True
         while playing:
             playing = False
             for i, table in enumerate(tables):
-                hands[i].result()
-                turn = table.turn()
-                if turn is None:
+                steps[i].result()
+                rows = table.rows()
+                if rows is None:
                     continue
                 if interrupted():
                     return None
                 playing = True
-                moment, states[i] = chooser.choose(turn, states[i], stairs[i])
-                hands[i] = engine.submit(table.play, turn, moment.action)
+                moment, states[i] = chooser.choose(rows, states[i], stairs[i])
+                steps[i] = engine.submit(table.play, rows, moment.action)
                 tally.count(moment)
                 if watch is not None:
                     watch(moment)
@@ -157,11 +157,11 @@ def play_episodes(
 
 
 class _Chooser:
-    """Chooses actions for the games of one turn."""
+    """Chooses actions for the rows of one table."""
 
     def __init__(
         self,
-        player: Player | None,
+        policy: ActingPolicy | None,
         env: EnvConfig,
         seed: int,
         routing: Routing,
@@ -169,44 +169,46 @@ class _Chooser:
         greedy: bool,
         change: Change | None,
     ) -> None:
-        self._player, self._env, self._seed, self._greedy, self._change = player, env, seed, greedy, change
+        self._policy, self._env, self._seed, self._greedy, self._change = policy, env, seed, greedy, change
         self._settings: dict[str, Any] = {"routing": routing, "temperature": temperature}
         # What a policy keeps between calls holds for weights of one version: these weights have a version of their own.
         self._settings["weights_version"] = -1 - secrets.randbits(62)
-        self._device = torch.device("cpu") if player is None else player.initial_state(1).device
+        self._device = torch.device("cpu") if policy is None else policy.initial_state(1).device
 
-    def choose(self, turn: Turn, state: Tensor | None, stairs: list[_C.StairsMemory]) -> tuple[Moment, Tensor | None]:
+    def choose(
+        self, rows: GameRows, state: Tensor | None, stairs: list[_C.StairsMemory]
+    ) -> tuple[Moment, Tensor | None]:
         """Returns what is done, and the recurrent states [rows, S] of the whole table.
 
         `stairs` is what is remembered of each of the table's games, brought up to date.
         """
-        for row in turn.row[turn.step == 0].tolist():
+        for row in rows.game[rows.step == 0].tolist():
             stairs[row].forget()
-        observation = observe(turn.raw, turn.previous_action, self._env, [stairs[row] for row in turn.row.tolist()])
-        if self._player is None:
-            logits = np.zeros((len(turn.row), len(ACTIONS)), dtype=np.float32)
-            return Moment(turn, observation, None, self._action(turn, logits)), None
-        state = self._player.initial_state(len(stairs)) if state is None else state
-        game = torch.from_numpy(turn.row).to(self._device)
+        observation = observe(rows.raw, rows.previous_action, self._env, [stairs[row] for row in rows.game.tolist()])
+        if self._policy is None:
+            logits = np.zeros((len(rows.game), len(ACTIONS)), dtype=np.float32)
+            return Moment(rows, observation, None, self._action(rows, logits)), None
+        state = self._policy.initial_state(len(stairs)) if state is None else state
+        game = torch.from_numpy(rows.game).to(self._device)
         on_device = moved(observation, lambda tensor: tensor.to(self._device))
-        first = torch.from_numpy(turn.step == 0).to(self._device)
+        first = torch.from_numpy(rows.step == 0).to(self._device)
         states = state[game]
 
-        def infer(player: Player) -> PolicyOutput:
-            output = player.infer(on_device, states, first=first, **self._settings)
+        def infer(policy: ActingPolicy) -> PolicyOutput:
+            output = policy.infer(on_device, states, first=first, **self._settings)
             return moved(output, Tensor.cpu)
 
-        output = infer(self._player)
+        output = infer(self._policy)
         if output.state is not None and output.state.shape[1]:
             state = state.index_copy(0, game, output.state.to(self._device))
         if self._change is not None:
-            output = self._change(turn, output, infer)
-        return Moment(turn, observation, output, self._action(turn, output.logits.float().numpy())), state
+            output = self._change(rows, output, infer)
+        return Moment(rows, observation, output, self._action(rows, output.logits.float().numpy())), state
 
-    def _action(self, turn: Turn, logits: NDArray[np.float32]) -> NDArray[np.int64]:
-        if self._greedy and self._player is not None:
+    def _action(self, rows: GameRows, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+        if self._greedy and self._policy is not None:
             return np.asarray(logits.argmax(axis=1), dtype=np.int64)
-        return draw(logits, uniform(self._seed, turn.episode, turn.step))
+        return draw(logits, uniform(self._seed, rows.episode, rows.step))
 
 
 class _Tally:
@@ -224,8 +226,8 @@ class _Tally:
         alpha = moment.output.alpha.double().numpy()
         if self._alpha is None:
             self._alpha = np.zeros((len(self._entropy), alpha.shape[1]))
-        self._alpha[moment.turn.episode] += alpha  # an episode is at most once in a turn
-        self._entropy[moment.turn.episode] += moment.output.alpha_entropy.double().numpy()
+        self._alpha[moment.rows.episode] += alpha  # an episode is at most once in these rows
+        self._entropy[moment.rows.episode] += moment.output.alpha_entropy.double().numpy()
 
     def played(self, seed: int, records: dict[int, EpisodeRecord], seconds: float) -> Played:
         ordered = [records[number] for number in sorted(records)]

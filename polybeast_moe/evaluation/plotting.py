@@ -1,6 +1,6 @@
-"""How figures look: one size, colours and line styles that everybody can tell apart, phase bands, units on axes.
+"""How plots look: one size, colours and line styles that everybody can tell apart, phase bands, units on axes.
 
-Matplotlib is imported where it is used, for it is slow to; figures are drawn by its Agg backend alone.
+Matplotlib is imported where it is used, for it is slow to; plots are drawn by its Agg backend alone.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def hatch(index: int) -> str:
     return HATCHES[index % len(HATCHES)]
 
 
-def new_figure(rows: int, height: float, heights: Sequence[float] | None = None) -> tuple[Figure, list[Axes]]:
-    """Returns a figure of `rows` drawings above each other, which share the horizontal axis."""
+def new_plot(rows: int, height: float, heights: Sequence[float] | None = None) -> tuple[Figure, list[Axes]]:
+    """Returns a plot of `rows` drawings above each other, which share the horizontal axis."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
@@ -56,7 +56,7 @@ def new_figure(rows: int, height: float, heights: Sequence[float] | None = None)
 
 
 def side_by_side(columns: int, height: float) -> tuple[Figure, list[Axes]]:
-    """Returns a figure of `columns` drawings beside each other, each with its own axes."""
+    """Returns a plot of `columns` drawings beside each other, each with its own axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")

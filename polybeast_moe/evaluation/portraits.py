@@ -42,7 +42,7 @@ class ExpertPortraits:
         logits = moment.output.expert_logits.double()
         self._actions += (moment.output.alpha.double()[:, :, None] * logits.softmax(-1)).sum(0).numpy()
         if self._stream is not None and self._moments % EVERY == 0:
-            scene = scenes(moment.turn.raw)
+            scene = scenes(moment.rows.raw)
             by_head = self._stream.operator_attention(moment.observation.conditions)  # [N, H, O]
             np.add.at(self._attention, scene, by_head.mean(1).double().numpy())
             self._seen += np.bincount(scene, minlength=len(SCENES))

@@ -1,4 +1,4 @@
-"""`report`: one self-contained HTML page, a Markdown twin and PNG figures, made from a run's own files alone."""
+"""`report`: one self-contained HTML page, a Markdown twin and PNG plots, made from a run's own files alone."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from polybeast_moe.evaluation.comparison import Difference, configuration_differences, differences, names
-from polybeast_moe.evaluation.figures import FEW_EPISODES, draw_cdf, finish_cdf, running_mean, scores_over_frames
-from polybeast_moe.evaluation.plotting import LINES, colour, from_zero, legend_beside, marker, new_figure
+from polybeast_moe.evaluation.plots import FEW_EPISODES, draw_cdf, finish_cdf, running_mean, scores_over_frames
+from polybeast_moe.evaluation.plotting import LINES, colour, from_zero, legend_beside, marker, new_plot
 from polybeast_moe.evaluation.report_data import RunData
 from polybeast_moe.evaluation.report_page import Picture, Section
 from polybeast_moe.evaluation.report_text import NONE, Grid, number, plus_minus, setting
@@ -94,7 +94,7 @@ def _last_phase(run: RunData) -> str | None:
 
 
 def _scores(runs: Sequence[RunData], labels: Sequence[str]) -> Figure:
-    figure, (axes,) = new_figure(1, 4.0)
+    figure, (axes,) = new_plot(1, 4.0)
     for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
         frames, scores = scores_over_frames(run)
         means = running_mean(scores)[FEW_EPISODES:]
@@ -107,7 +107,7 @@ def _scores(runs: Sequence[RunData], labels: Sequence[str]) -> Figure:
 
 
 def _cdfs(runs: Sequence[RunData], labels: Sequence[str]) -> Figure:
-    figure, (axes,) = new_figure(1, 3.8)
+    figure, (axes,) = new_plot(1, 3.8)
     for index, (run, label) in enumerate(zip(runs, labels, strict=True)):
         phase = _last_phase(run)
         if phase is not None:
@@ -119,7 +119,7 @@ def _cdfs(runs: Sequence[RunData], labels: Sequence[str]) -> Figure:
 
 def _training(runs: Sequence[RunData], labels: Sequence[str]) -> Figure:
     shown = [c for c in _CURVES if any(np.isfinite(run.metrics.floats(c[0])).any() for run in runs)] or [*_CURVES[:1]]
-    figure, drawings = new_figure(len(shown), 1.7 * len(shown) + 0.6)
+    figure, drawings = new_plot(len(shown), 1.7 * len(shown) + 0.6)
     for place, (axes, (column, label, scale)) in enumerate(zip(drawings, shown, strict=True)):
         for index, (run, name) in enumerate(zip(runs, labels, strict=True)):
             frames = run.metrics.floats("frames") / 1e6

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from polybeast_moe.evaluation import figures_experts
+from polybeast_moe.evaluation import plots_experts
 from polybeast_moe.evaluation.report_data import RunData
 from polybeast_moe.evaluation.report_page import Picture, Section
 from polybeast_moe.evaluation.report_text import NONE, Grid, number
@@ -38,7 +38,7 @@ def expert_sections(run: RunData) -> list[Section]:
             + (f" Never trusted, so not shown: {', '.join(idle)}." if idle else "")
         )
         picture = Picture(
-            "expert_actions", caption, lambda: figures_experts.actions_figure(actions, run.experts or list(actions))
+            "expert_actions", caption, lambda: plots_experts.actions_plot(actions, run.experts or list(actions))
         )
         sections.append(Section("What each expert does", pictures=[picture]))
     if found.get("scene_operators"):
@@ -46,7 +46,7 @@ def expert_sections(run: RunData) -> list[Section]:
             "Attention of the graph's readout to its operators, mean over heads and over the states of a scene: the "
             "operators with the largest share in any scene."
         )
-        picture = Picture("operators", caption, lambda: figures_experts.operators_figure(found["scene_operators"]))
+        picture = Picture("operators", caption, lambda: plots_experts.operators_plot(found["scene_operators"]))
         sections.append(Section("Most active operators", pictures=[picture]))
     if evaluation.get("ablations"):
         sections.append(_ablations(evaluation["ablations"]))
@@ -69,7 +69,7 @@ def _scenes(evaluation: Figures, found: Figures) -> Section:
         "the episode."
     )
     picture = Picture(
-        "scene_experts", "Mean alpha of each expert in each scene.", lambda: figures_experts.scene_figure(matrix)
+        "scene_experts", "Mean alpha of each expert in each scene.", lambda: plots_experts.scene_plot(matrix)
     )
     return Section("Experts by scene", (note,), [_scene_grid(found), *_information_grid(found)], [picture])
 
@@ -102,7 +102,7 @@ def _ablations(ablations: Figures) -> Section:
         lost, beyond = _with_interval(one["score_lost"], ".1f"), _with_interval(one["beyond_perturbation"], ".1f")
         grid.append([name, number(one.get("mean_score"), ".1f"), *lost, *beyond, number(one.get("divergence"), ".3f")])
     caption = "What each change costs, and what as much noise costs."
-    picture = Picture("ablations", caption, lambda: figures_experts.ablation_figure(ablations))
+    picture = Picture("ablations", caption, lambda: plots_experts.ablation_plot(ablations))
     return Section("What is lost without them", (note,), [grid], [picture])
 
 

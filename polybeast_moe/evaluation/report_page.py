@@ -1,4 +1,4 @@
-"""A report as sections, written as one self-contained HTML page, a Markdown twin and PNG figures."""
+"""A report as sections, written as one self-contained HTML page, a Markdown twin and PNG plots."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOTS_PER_INCH = 130
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure: its file's name without the ending, what it shows, and the function that draws it."""
+    """A plot: its file's name without the ending, what it shows, and the function that draws it."""
 
     name: str
     caption: str
@@ -31,7 +31,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: a heading, paragraphs, tables, figures, and text that is shown on demand."""
+    """A part of a report: a heading, paragraphs, tables, plots, and text that is shown on demand."""
 
     title: str
     paragraphs: Sequence[str] = ()
@@ -46,7 +46,7 @@ class Section:
 
 
 def write_page(folder: Path, title: str, sections: Sequence[Section]) -> Path:
-    """Writes `index.html`, `report.md` and the figures into `folder`, each file at once; returns the page's path."""
+    """Writes `index.html`, `report.md` and the plots into `folder`, each file at once; returns the page's path."""
     images = {picture.name: _png(picture.draw()) for section in sections for picture in section.pictures}
     folder.mkdir(parents=True, exist_ok=True)
     for name, image in images.items():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from polybeast_moe.evaluation import figures, figures_training
+from polybeast_moe.evaluation import plots, plots_training
 from polybeast_moe.evaluation.breakdowns import endings, score_parts, segments
 from polybeast_moe.evaluation.report_data import RunData
 from polybeast_moe.evaluation.report_experts import expert_sections
@@ -93,17 +93,17 @@ def _phases(rows: Sequence[PhaseRow]) -> Section:
     pictures = []
     if any(row.mean_score is not None for row in rows):
         caption = "The phases beside each other. Bars end at the figure in the table, whiskers at its error or spread."
-        pictures.append(Picture("phases", caption, lambda: figures.phases_figure(rows)))
+        pictures.append(Picture("phases", caption, lambda: plots.phases_plot(rows)))
     return Section("Phases", (PHASE_NOTE,), [phase_grid(rows)], pictures)
 
 
 def _score(run: RunData) -> Section:
     caption = (
         "Score of every episode, the last score before its end (dots), and the mean of the last "
-        f"{figures.RUNNING_EPISODES} (line); squares: snapshots in held-out games, if any were played. "
+        f"{plots.RUNNING_EPISODES} (line); squares: snapshots in held-out games, if any were played. "
         "The axis is logarithmic above 10. Grey bands are phases."
     )
-    return Section("Score over time", pictures=[Picture("score", caption, lambda: figures.score_figure(run))])
+    return Section("Score over time", pictures=[Picture("score", caption, lambda: plots.score_plot(run))])
 
 
 def _segments(run: RunData) -> Section:
@@ -111,7 +111,7 @@ def _segments(run: RunData) -> Section:
     size = found[0].last - found[0].first + 1
     note = f"Consecutive episodes, {size:,} at a time, in the order in which they were counted; se as above."
     caption = "Mean score ± standard error and median of each segment."
-    picture = Picture("segments", caption, lambda: figures.segments_figure(run, found))
+    picture = Picture("segments", caption, lambda: plots.segments_plot(run, found))
     return Section("Score by segments of episodes", (note,), [segment_grid(found)], [picture])
 
 
@@ -119,13 +119,13 @@ def _distribution(run: RunData) -> Section:
     note = "Each bucket holds its lower bound; the first also holds scores below zero."
     pictures = [
         Picture(
-            "score_distribution", "Share of episodes by score, in each phase.", lambda: figures.distribution_figure(run)
+            "score_distribution", "Share of episodes by score, in each phase.", lambda: plots.distribution_plot(run)
         ),
         Picture(
             "score_cdf",
             "Share of episodes with at most so many points, in each phase: the further right, the better. The axis is "
             "logarithmic above 10.",
-            lambda: figures.cdf_figure(run),
+            lambda: plots.cdf_plot(run),
         ),
     ]
     return Section("Score distribution", (note,), [bucket_grid(run)], pictures)
@@ -139,7 +139,7 @@ def _score_parts(run: RunData) -> list[Section]:
         "NetHack's score is experience (kills, first uses, discoveries), 50 points for each level below the first that "
         "was reached, and the gold gained. Means over the episodes of a phase, in points, with the share of the whole."
     )
-    picture = Picture("score_parts", "Mean score of each phase by its parts.", lambda: figures.parts_figure(found))
+    picture = Picture("score_parts", "Mean score of each phase by its parts.", lambda: plots.parts_plot(found))
     return [Section("What scores are made of", (note,), [parts_grid(found)], [picture])]
 
 
@@ -163,25 +163,25 @@ def _training(run: RunData) -> list[Section]:
         "difference; shaded boxes are targets for alpha entropy. Below: the router's temperature."
     )
     found = [
-        Section("Routing over time", pictures=[Picture("router", router, lambda: figures_training.router_figure(run))])
+        Section("Routing over time", pictures=[Picture("router", router, lambda: plots_training.router_plot(run))])
     ]
     if run.experts:
         caption = "Share of each expert in the router's mean weights."
-        picture = Picture("experts", caption, lambda: figures_training.experts_figure(run))
+        picture = Picture("experts", caption, lambda: plots_training.experts_plot(run))
         found.append(Section("Experts over time", pictures=[picture]))
-    if figures_training.has_learner_figure(run):
+    if plots_training.has_learner_plot(run):
         caption = (
             "The learner: losses as they are minimised, entropy of the actions, share of the value targets' variance "
             "that the baseline explains, share of V-trace ratios above their clip, gradient norm before clipping."
         )
-        picture = Picture("learner", caption, lambda: figures_training.learner_figure(run))
+        picture = Picture("learner", caption, lambda: plots_training.learner_plot(run))
         found.append(Section("Learning over time", pictures=[picture]))
-    if figures_training.has_machine_figure(run):
+    if plots_training.has_machine_plot(run):
         caption = (
             "Frames a second; how busy engine, policy worker (inference) and learner (update) were: the busiest is "
             "what the others wait for; updates between the policy that acted and the one that learns; memory; restarts."
         )
-        picture = Picture("machine", caption, lambda: figures_training.machine_figure(run))
+        picture = Picture("machine", caption, lambda: plots_training.machine_plot(run))
         found.append(Section("Throughput", _throughput(run), pictures=[picture]))
     return found
 
@@ -202,7 +202,7 @@ def _events(run: RunData) -> list[Section]:
     if not run.events:
         return []
     shown = run.events[-MAX_EVENTS:]
-    note = "What the phase controller and operators changed, and when."
+    note = "What the phase controller, guards and human operators changed, and when."
     if len(shown) < len(run.events):
         note += f" The last {MAX_EVENTS} of {len(run.events):,}; phases.jsonl has all of them."
     return [Section("Events", (note,), [event_grid(shown)])]

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from polybeast_moe.evaluation.breakdowns import Endings, ScoreParts, Segment, ending_names
 from polybeast_moe.evaluation.report_data import RunData
-from polybeast_moe.evaluation.score import PARTS
+from polybeast_moe.evaluation.score import SCORE_PARTS
 from polybeast_moe.evaluation.tables import (
     BUCKET_NAMES,
     RANDOM_POLICY,
@@ -141,12 +141,12 @@ def parts_grid(found: Sequence[ScoreParts]) -> Grid:
             number(group.mean_score, ".1f"),
             *(
                 f"{points:.1f} ({100 * points / group.mean_score:.0f} %)" if group.mean_score else f"{points:.1f}"
-                for points in (group.parts[name] for name in PARTS)
+                for points in (group.parts[name] for name in SCORE_PARTS)
             ),
         ]
         for group in found
     ]
-    return [["phase", "episodes", "mean score", *PARTS], *rows]
+    return [["phase", "episodes", "mean score", *SCORE_PARTS], *rows]
 
 
 def endings_grid(found: list[Endings]) -> Grid:
@@ -184,7 +184,7 @@ def _share(count: int, group: Endings) -> str:
 
 
 def event_grid(events: Sequence[Mapping[str, Any]]) -> Grid:
-    """Returns what the phase controller and operators changed."""
+    """Returns what the phase controller, guards and human operators changed."""
     rows = [
         [
             f"{event.get('frames', 0):,}",

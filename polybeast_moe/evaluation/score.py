@@ -11,11 +11,11 @@ import numpy as np
 
 from polybeast_moe.evaluation.statistics import Floats
 
-PARTS = ("experience", "depth", "gold")
+SCORE_PARTS = ("experience", "depth", "gold")
 
 
 def score_parts(score: Floats, depth: Floats, gold: Floats) -> dict[str, Floats]:
-    """Takes scores [n] apart by `PARTS`, [n] each, from the deepest level reached [n] and the gold gained [n]."""
+    """Takes scores [n] apart by `SCORE_PARTS`, [n] each, from the deepest level reached [n] and the gold gained [n]."""
     of_depth, of_gold = depth_score(depth), np.maximum(gold, 0.0)
     return {"experience": score - of_depth - of_gold, "depth": of_depth, "gold": of_gold}
 

@@ -52,12 +52,12 @@ class StateCollector:
 
     def __call__(self, moment: Moment) -> None:
         """Takes the rows of a moment."""
-        turn, output = moment.turn, moment.output
+        rows, output = moment.rows, moment.output
         if output is None:
             raise ValueError("random actions have no experts")
         divergence = jensen_shannon(output.expert_logits.double().numpy())
         alpha = output.alpha.float().numpy()
-        self._rows.append((turn.episode, turn.step, scenes(turn.raw), turn.previous_action, alpha, divergence))
+        self._rows.append((rows.episode, rows.step, scenes(rows.raw), rows.previous_action, alpha, divergence))
 
     def states(self) -> States:
         """Returns all that was gathered."""

@@ -78,14 +78,14 @@ def played(agent: Agent, seed: int, episode: int) -> Iterator[Frame]:
     try:
         env.set_seeds([episode_seeds(seed, episode)])
         arrays, _ = env.reset()
-        state, total, ended, alive = agent.initial_state(seed, episode), 0.0, "", (0, 0)
+        state, total, ended, score_and_turn = agent.initial_state(seed, episode), 0.0, "", (0, 0)
         while True:
             raw = {key: array[0] for key, array in arrays.items()}
-            alive = alive if ended else _score_and_turn(raw)
+            score_and_turn = score_and_turn if ended else _score_and_turn(raw)
             action, state, output = agent.look(raw, state)
             opinion = opinion_of(agent, raw, output, state)
             name = None if ended else action_name(ACTIONS[action])
-            yield _frame(title, raw, state.step - 1, alive, total, opinion, name, ended)
+            yield _frame(title, raw, state.step - 1, score_and_turn, total, opinion, name, ended)
             if ended:
                 return
             arrays, reward, terminated, truncated, info = env.step(np.array([action]))
@@ -102,20 +102,20 @@ def replayed(replay: Replay, title: str, agent: Agent | None) -> Iterator[Frame]
     state = None if agent is None else agent.initial_state(0)
     actions = [*replay.actions.tolist(), None]
     keys = _keys(replay)
-    total, ended, alive = 0.0, "", (0, 0)
+    total, ended, score_and_turn = 0.0, "", (0, 0)
     for step, (played_step, action) in enumerate(zip(replay.play(KEYS), actions, strict=True)):
         raw, opinion = played_step.observation, None
         total += played_step.reward
         if action is None:
             ended = str(replay.record.get("death", "")) or ending(int(replay.record.get("how_done", -1)))
         else:
-            alive = _score_and_turn(raw)
+            score_and_turn = _score_and_turn(raw)
         if agent is not None and state is not None:
             _, state, output = agent.look(raw, state)
             opinion = opinion_of(agent, raw, output, state)
             state = state._replace(previous_action=len(ACTIONS) if action is None else _as_ours(keys[action]))
         name = None if action is None else action_name(keys[action])
-        yield _frame(title, raw, step, alive, total, opinion, name, ended)
+        yield _frame(title, raw, step, score_and_turn, total, opinion, name, ended)
 
 
 def opinion_of(agent: Agent, raw: dict[str, NDArray[Any]], output: PolicyOutput, state: AgentState) -> Opinion:
@@ -145,7 +145,7 @@ def _frame(
     title: str,
     raw: dict[str, NDArray[Any]],
     step: int,
-    alive: tuple[int, int],
+    score_and_turn: tuple[int, int],
     total: float,
     opinion: Opinion | None,
     action: str | None,
@@ -154,7 +154,7 @@ def _frame(
     scene = SCENES[int(scenes({key: raw[key][None] for key in ("glyphs", "blstats")})[0])]
     row, column = (int(value) for value in raw["tty_cursor"])
     chars, colours = raw["tty_chars"].copy(), raw["tty_colors"].copy()
-    score, turn = alive
+    score, turn = score_and_turn
     return Frame(title, chars, colours, (row, column), step, turn, score, total, scene, opinion, action, ended)
 
 

@@ -1,4 +1,4 @@
-"""Values that an operator holds against a phase's schedules, until they are released or the phase ends. Pure."""
+"""Values that a human operator holds against a phase's schedules, until they are released or the phase ends. Pure."""
 
 from __future__ import annotations
 

@@ -124,7 +124,7 @@ def fenchel_young(router_scores: Tensor, target: Tensor, temperature: float, rou
 
 
 def graph_alignment_loss(router_scores: Tensor, prior: Tensor, temperature: float, routing: Routing) -> Tensor:
-    """Mean Fenchel-Young loss of the scores [N, E] against what the graph's prior [N, E] alone would route to."""
+    """Mean Fenchel-Young loss of the scores [N, E] against what the operator prior [N, E] alone would route to."""
     z = prior.detach() / temperature
     target = torch.softmax(z, dim=-1) if routing == "softmax" else sparsemax(z)
     return fenchel_young(router_scores, target, temperature, routing).mean()

@@ -57,7 +57,7 @@ def objective(
             called as `shared_means` says.
 
     Raises:
-        UserError: a loss on the graph's prior or states has a weight, and the policy gives none.
+        UserError: a loss on the operator prior or states has a weight, and the policy gives none.
     """
     weights = settings.losses
     log_policy, log_probs, values, vs, advantages = actor_critic
@@ -82,9 +82,9 @@ def _auxiliary(
         return output.alpha_entropy[:rows].mean() if lowers else losses.alpha_entropy_bonus(scores, tau)
 
     def graph_alignment() -> Tensor:
-        if output.graph_prior is None:
-            raise UserError("losses.graph_alignment has a weight, but the policy gives no graph_prior: set it to 0")
-        return losses.graph_alignment_loss(scores, output.graph_prior[:rows], tau, routing)
+        if output.operator_prior is None:
+            raise UserError("losses.graph_alignment has a weight, but the policy gives no operator_prior: set it to 0")
+        return losses.graph_alignment_loss(scores, output.operator_prior[:rows], tau, routing)
 
     def temporal_consistency() -> Tensor:
         in_time = scores.view(*first.shape, -1), alpha.view(*first.shape, -1)

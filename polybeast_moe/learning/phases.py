@@ -73,7 +73,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class PhaseEvent:
-    """One change that the controller or an operator made. A schedule is one event at its start and one at its end."""
+    """One change by the controller or a human operator. A schedule is one event at its start and one at its end."""
 
     frames: int
     episodes: int

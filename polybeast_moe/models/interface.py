@@ -60,8 +60,8 @@ class PolicyOutput(NamedTuple):
     """[B, S]: recurrent state after the last step; what was given where there is no recurrent core."""
     states: Tensor | None
     """[T, B, S]: recurrent state after each step (for bootstraps at truncations); None without a recurrent core."""
-    graph_prior: Tensor | None = None
-    """[N, E]: bounded scores that the graph's prior alone would give; None without one, and without gradients."""
+    operator_prior: Tensor | None = None
+    """[N, E]: bounded scores that the operator prior alone would give; None without one, and without gradients."""
     graph_moments: Tensor | None = None
     """[hidden + 1]: means over rows and operators of the operators' states after attention and of their squared
     length; None as the prior."""

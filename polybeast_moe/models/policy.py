@@ -179,7 +179,7 @@ class GraphMoEPolicy(Policy):
             expert_logits=expert_logits,
             state=state,
             states=states,
-            graph_prior=self._bounded_prior(prior),
+            operator_prior=self._bounded_prior(prior),
             graph_moments=read.moments if read is not None else None,
         )
 

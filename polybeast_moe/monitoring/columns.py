@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from polybeast_moe.envs.episode_record import EPISODE_FIELDS
 
-PARTS = ("engine", "inference", "update")  # what wall time is spent on
+PIPELINE_PARTS = ("engine", "inference", "update")  # what wall time is spent on
 
 _HEAD = {
     "frames": None,  # the horizontal axis of every curve
@@ -53,8 +53,8 @@ _TAIL = {
     "held_out_score": "held_out/mean_score",
     "held_out_standard_error": "held_out/standard_error",
     "held_out_frames": None,
-    **{f"{part}_share": f"throughput/{part}_share" for part in PARTS},
-    **{f"{part}_us_per_frame": f"throughput/{part}_us_per_frame" for part in PARTS},
+    **{f"{part}_share": f"throughput/{part}_share" for part in PIPELINE_PARTS},
+    **{f"{part}_us_per_frame": f"throughput/{part}_us_per_frame" for part in PIPELINE_PARTS},
     "memory_bytes": "machine/memory_bytes",
     "restarts": "machine/restarts",
 }

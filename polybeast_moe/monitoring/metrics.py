@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from polybeast_moe.learning.usage import routing_figures
-from polybeast_moe.monitoring.columns import PARTS, expert_column
+from polybeast_moe.monitoring.columns import PIPELINE_PARTS, expert_column
 
 LAST_EPISODES = 100  # what mean_episode_score and mean_episode_return look back on
 
@@ -148,7 +148,7 @@ class MetricsWindow:
         self._sums = {}
         self._alpha = [0.0] * len(self._experts)
         self._alpha_frames = 0
-        self._seconds = dict.fromkeys(PARTS, 0.0)
+        self._seconds = dict.fromkeys(PIPELINE_PARTS, 0.0)
 
     def _routing_figures(self) -> dict[str, float]:
         if not self._alpha_frames:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from polybeast_moe.monitoring.columns import PARTS, expert_column
+from polybeast_moe.monitoring.columns import PIPELINE_PARTS, expert_column
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Status:
         health = ("policy_lag", "memory_bytes", "restarts")
         fields: dict[str, Any] = {name: row.get(name) for name in (*copied, *figures, *health)}
         fields["mean_score"], fields["mean_return"] = row.get("mean_episode_score"), row.get("mean_episode_return")
-        fields["part_shares"] = {part: row[f"{part}_share"] for part in PARTS if f"{part}_share" in row}
+        fields["part_shares"] = {part: row[f"{part}_share"] for part in PIPELINE_PARTS if f"{part}_share" in row}
         fields["expert_shares"] = {name: row.get(expert_column(name), 0.0) for name in experts}
         fields["losses"] = {name.removeprefix("loss_"): row[name] for name in row if name.startswith("loss_")}
         return cls(**{**fields, **rest})

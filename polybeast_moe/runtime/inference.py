@@ -44,12 +44,12 @@ class Infer(Protocol):
 
 def make_infer(policy: Policy, config: RunConfig, groups: int) -> Infer:
     """How a policy answers at most so many groups at once, where it is, by `runtime.policy_graphs`."""
-    device, graphs = device_of(policy), config.runtime.policy_graphs
-    if graphs == "none":
+    device, execution = device_of(policy), config.runtime.policy_graphs
+    if execution == "none":
         return policy.infer if device.type == "cpu" else _Eager(policy, device)
     sizes = bucket_sizes(min(groups, config.runtime.groups_per_batch or groups))
     rows = [config.runtime.games_per_group * size for size in sizes]
-    return BucketedInference(policy, device, rows, captured if graphs == "cuda_graphs" else compiled)
+    return BucketedInference(policy, device, rows, captured if execution == "cuda_graphs" else compiled)
 
 
 def bucket_sizes(most: int) -> list[int]:

@@ -17,7 +17,7 @@ from polybeast_moe.runtime.base import Runtime
 from polybeast_moe.runtime.inference import make_infer
 from polybeast_moe.runtime.policy_server import PolicyServer
 from polybeast_moe.runtime.rollouts import Rollout
-from polybeast_moe.runtime.standing import games_from_plain, games_to_plain
+from polybeast_moe.runtime.saved_games import games_from_plain, games_to_plain
 from polybeast_moe.snapshots.randomness import decode, encode
 
 
@@ -59,7 +59,7 @@ class InlineRuntime(Runtime):
     def collect(self, interrupted: Callable[[], bool] = lambda: False) -> list[Rollout] | None:
         """Plays until a whole batch of rollouts is full and returns it; None when interrupted before."""
         assert self._actor is not None, "collect after close"
-        self._boundary = self._boundary or self._standing()
+        self._boundary = self._boundary or self._snapshot_state()
         while not interrupted():
             moved = self._actor.run_once()
             served = self._server.serve(self._policy_version)
@@ -76,16 +76,16 @@ class InlineRuntime(Runtime):
 
         Rollouts under way are not in it: after a resume they are played again, to the same end.
         """
-        return self._boundary or self._standing()
+        return self._boundary or self._snapshot_state()
 
-    def _standing(self) -> dict[str, Any]:
+    def _snapshot_state(self) -> dict[str, Any]:
         assert self._actor is not None, "state after close"
         states = [self._region.states(group)[self._parity(group)] for group in range(self._region.groups)]
         return {
             "mode": "inline",
             "action_random_state": encode(self._generator.get_state().numpy()),
             "next_group": self._server.next_group,
-            "games": games_to_plain(self._actor.standing()),
+            "games": games_to_plain(self._actor.saved_games()),
             "recurrent": [encode(state) for state in states],
         }
 

@@ -17,17 +17,17 @@ def make_runtime(
     config: RunConfig,
     policy: Policy,
     package: NlePackage,
-    games: Path,
+    games_folder: Path,
     *,
     starts: int,
     log_path: Path,
     log: Callable[[str], None],
     rank: int = 0,
 ) -> Runtime:
-    """Returns the runtime of a rank of a run that was started `starts` times before; its files go under `games`."""
+    """Returns the runtime of a rank of a run that was started `starts` times before; `games_folder`: for its files."""
     first_episode = starts << 40  # every start of the run numbers its episodes anew: no seed comes twice
     if config.runtime.mode == "inline":
-        return InlineRuntime(config, policy, package, games, first_episode=first_episode)
+        return InlineRuntime(config, policy, package, games_folder, first_episode=first_episode)
     return AsynchronousRuntime(
-        config, policy, package, games, first_episode=first_episode, log_path=log_path, log=log, rank=rank
+        config, policy, package, games_folder, first_episode=first_episode, log_path=log_path, log=log, rank=rank
     )

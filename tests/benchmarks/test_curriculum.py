@@ -20,7 +20,7 @@ from polybeast_moe.errors import UserError
 
 pytestmark = pytest.mark.timeout(900)
 
-MODULES = ("curriculum_plan", "curriculum_rows", "curriculum_figure", "curriculum_results", "curriculum")
+MODULES = ("curriculum_plan", "curriculum_rows", "curriculum_plot", "curriculum_results", "curriculum")
 PLAN = """\
 config: tiny.yaml
 seeds: [1, 2]

@@ -306,7 +306,7 @@ def test_a_process_that_dies_ends_its_games_and_is_replaced(make_env: MakeEnv) -
     env = make_env(num_envs=4, num_processes=2)
     env.reset(seed=1)
     env.step(np.zeros(4, dtype=int))
-    os.kill(env._player.pids[1], signal.SIGKILL)
+    os.kill(env._stepper.pids[1], signal.SIGKILL)
     _, reward, terminated, _, info = env.step(np.zeros(4, dtype=int))
     assert terminated.tolist() == [False, False, True, True]
     assert (reward[2:] == 0).all()
@@ -322,7 +322,7 @@ def test_what_comes_to_all_processes_of_a_job_is_left_to_the_one_that_made_them(
     env = make_env(num_envs=2, num_processes=2)
     env.reset(seed=1)
     for number in (signal.SIGINT, signal.SIGUSR1):
-        for pid in env._player.pids:
+        for pid in env._stepper.pids:
             os.kill(pid, number)
     for _ in range(3):
         assert not env.step(np.zeros(2, dtype=int))[2].any()
@@ -354,7 +354,7 @@ def test_processes_die_with_whoever_made_them(tmp_path: Path) -> None:
         "import signal\n"
         "from polybeast_moe.envs import NetHackVectorEnv\n"
         "env = NetHackVectorEnv('NetHackScore-v0', 2, observation_keys=('blstats',), num_processes=2)\n"
-        "env.reset(); print(*env._player.pids, flush=True); signal.pause()\n"
+        "env.reset(); print(*env._stepper.pids, flush=True); signal.pause()\n"
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}  # SIGKILL gives it no chance to remove the games' folder
     parent = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
@@ -421,7 +421,7 @@ def test_importing_the_environments_imports_no_torch() -> None:
 def test_processes_keep_to_cores_of_their_own(make_env: MakeEnv) -> None:
     env = make_env(num_envs=4, num_processes=2)
     env.reset(seed=1)
-    first, second = (os.sched_getaffinity(pid) for pid in env._player.pids)
+    first, second = (os.sched_getaffinity(pid) for pid in env._stepper.pids)
     assert first
     assert second
     assert not first & second

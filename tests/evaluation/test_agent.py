@@ -25,7 +25,7 @@ def evaluated(agent) -> list[list[int]]:
     actions: dict[int, list[int]] = defaultdict(list)
 
     def watch(moment: Moment) -> None:
-        for episode, action in zip(moment.turn.episode.tolist(), moment.action.tolist(), strict=True):
+        for episode, action in zip(moment.rows.episode.tolist(), moment.action.tolist(), strict=True):
             actions[episode].append(action)
 
     trained = agent.trained

@@ -54,7 +54,7 @@ def play(trained, change=None, episodes: int = 6) -> tuple[Played, list[Moment]]
 
 def test_no_change_is_no_change(trained) -> None:
     plain, _ = play(trained)
-    same, _ = play(trained, lambda turn, output, infer: with_gates(output, output.alpha))
+    same, _ = play(trained, lambda rows, output, infer: with_gates(output, output.alpha))
     for name in ("score", "return", "length"):
         assert same.column(name).tolist() == plain.column(name).tolist()
 
@@ -72,9 +72,9 @@ def test_every_expert_runs_where_it_is_asked_to(trained) -> None:
 def test_a_knocked_out_expert_has_no_weight_and_the_others_keep_their_proportions(trained, expert: int) -> None:
     befores = []
 
-    def change(turn, output, infer):
+    def change(rows, output, infer):
         befores.append(output)
-        return KnockOut(expert, trained.routing, trained.temperature)(turn, output, infer)
+        return KnockOut(expert, trained.routing, trained.temperature)(rows, output, infer)
 
     _, seen = play(trained, change)
     for before, moment in zip(befores, seen, strict=True):
@@ -99,9 +99,9 @@ def test_the_sole_expert_is_replaced_by_the_routers_next_choice(trained) -> None
         alpha=torch.tensor([[1.0, 0, 0, 0]]).repeat(len(output.alpha), 1),
         router_scores=torch.tensor([[1.0, -1.0, 0.9, -1.0]]).repeat(len(output.alpha), 1),
     )
-    after = KnockOut(0, "sparsemax", 0.5)(seen[0].turn, alone, lambda player: output)
+    after = KnockOut(0, "sparsemax", 0.5)(seen[0].rows, alone, lambda policy: output)
     assert after.alpha.tolist() == [[0, 0, 1, 0]] * len(output.alpha)
-    after = KnockOut(0, "softmax", 0.5, keep=1)(seen[0].turn, alone, lambda player: output)
+    after = KnockOut(0, "softmax", 0.5, keep=1)(seen[0].rows, alone, lambda policy: output)
     assert after.alpha.tolist() == [[0, 0, 1, 0]] * len(output.alpha)
 
 
@@ -111,12 +111,12 @@ def test_shuffled_gates_are_those_of_states_of_the_right_scene(trained, within: 
     shuffle = ShuffleGates(within)
     moved = same = 0
 
-    def change(turn, output, infer):
+    def change(rows, output, infer):
         nonlocal moved, same
-        scene = scenes(turn.raw).tolist()
+        scene = scenes(rows.raw).tolist()
         for kind, alpha in zip(scene, output.alpha, strict=True):
             origin.setdefault(alpha.numpy().tobytes(), set()).add(kind)
-        after = shuffle(turn, output, infer)
+        after = shuffle(rows, output, infer)
         for kind, old, new in zip(scene, output.alpha, after.alpha, strict=True):
             kinds = origin[new.numpy().tobytes()]
             moved += not torch.equal(old, new)
@@ -178,10 +178,10 @@ def test_a_perturbation_is_as_large_as_the_change_state_by_state(trained) -> Non
     plain = KnockOut(0, trained.routing, trained.temperature)
     gauged = Gauged(plain, perturb=True)
 
-    def change(turn, output, infer):
-        after = gauged(turn, output, infer)
+    def change(rows, output, infer):
+        after = gauged(rows, output, infer)
         before = output.logits.double().numpy()
-        wanted.append(divergence(before, plain(turn, output, infer).logits.double().numpy()))
+        wanted.append(divergence(before, plain(rows, output, infer).logits.double().numpy()))
         reached.append(divergence(before, after.logits.double().numpy()))
         return after
 
@@ -202,7 +202,7 @@ def test_ablation_plays_the_baselines_games_and_tells_losses(trained) -> None:
         "gates shuffled between scenes",
         "graph stream off",
     ]
-    scenes_met = len(np.unique(np.concatenate([scenes(moment.turn.raw) for moment in seen])))
+    scenes_met = len(np.unique(np.concatenate([scenes(moment.rows.raw) for moment in seen])))
     acts = [*(baseline.alpha.sum(axis=0) > 0), True, scenes_met > 1, True]
     for figures, acted in zip(found.values(), acts, strict=True):
         assert (figures["divergence"] > 0) == acted

@@ -95,22 +95,22 @@ def test_moments_follow_each_other_game_by_game(trained) -> None:
     steps: dict[int, list[tuple[int, int, int]]] = {}
 
     def watch(moment: Moment) -> None:
-        turn = moment.turn
-        for row in zip(turn.episode, turn.step, turn.previous_action, moment.action, strict=True):
+        rows = moment.rows
+        for row in zip(rows.episode, rows.step, rows.previous_action, moment.action, strict=True):
             episode, step, previous, action = (int(value) for value in row)
             steps.setdefault(episode, []).append((step, previous, action))
 
     played = play(trained, watch=watch)
-    for episode, rows in steps.items():
-        assert [step for step, _, _ in rows] == list(range(int(played.records[episode]["length"])))
-        assert [previous for _, previous, _ in rows] == [23, *(action for _, _, action in rows[:-1])]
+    for episode, taken in steps.items():
+        assert [step for step, _, _ in taken] == list(range(int(played.records[episode]["length"])))
+        assert [previous for _, previous, _ in taken] == [23, *(action for _, _, action in taken[:-1])]
 
 
 def test_the_policy_sees_what_it_would_see_alone(trained) -> None:
     """Recurrent state and all: an episode inferred step by step by itself gives the same logits."""
     seen: list[Moment] = []
     play(trained, episodes=4, watch=seen.append)
-    mine = [(m, int(np.flatnonzero(m.turn.episode == 2)[0])) for m in seen if 2 in m.turn.episode]
+    mine = [(m, int(np.flatnonzero(m.rows.episode == 2)[0])) for m in seen if 2 in m.rows.episode]
     state = trained.policy.initial_state(1)
     for number, (moment, row) in enumerate(mine):
         one = type(moment.observation)(*(None if x is None else x[row : row + 1] for x in moment.observation))
@@ -180,7 +180,7 @@ def test_gold_of_the_last_step_before_the_limit_counts(trained) -> None:
     carried: dict[int, list[int]] = {}
 
     def watch(moment: Moment) -> None:
-        for episode, gold in zip(moment.turn.episode.tolist(), moment.turn.raw["blstats"][:, NLE_BL_GOLD], strict=True):
+        for episode, gold in zip(moment.rows.episode.tolist(), moment.rows.raw["blstats"][:, NLE_BL_GOLD], strict=True):
             carried.setdefault(episode, []).append(int(gold))
 
     play_episodes(None, env, episodes=40, seed=2, watch=watch)

@@ -1,8 +1,8 @@
-"""How figures look."""
+"""How plots look."""
 
 from __future__ import annotations
 
-from polybeast_moe.evaluation.plotting import LINES, count_axis, new_figure, series_line
+from polybeast_moe.evaluation.plotting import LINES, count_axis, new_plot, series_line
 from polybeast_moe.evaluation.tables import RANDOM_POLICY
 
 
@@ -12,7 +12,7 @@ def test_the_random_policy_looks_like_no_phase() -> None:
 
 
 def test_a_count_that_stays_zero_gets_an_axis_up_to_one_in_whole_numbers() -> None:
-    figure, (axes,) = new_figure(1, 2.0)
+    figure, (axes,) = new_plot(1, 2.0)
     axes.plot([0, 1], [0, 0])
     count_axis(axes)
     figure.canvas.draw()

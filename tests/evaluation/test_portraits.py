@@ -50,7 +50,7 @@ def test_actions_are_weighted_by_the_experts_weights_and_operators_averaged_by_s
     moment: Any = SimpleNamespace(
         output=SimpleNamespace(alpha=alpha, expert_logits=logits),
         observation=SimpleNamespace(conditions=words),
-        turn=SimpleNamespace(raw={"blstats": blstats, "glyphs": np.full((rows, 21, 79), 2359)}),
+        rows=SimpleNamespace(raw={"blstats": blstats, "glyphs": np.full((rows, 21, 79), 2359)}),
     )
     portraits(moment)
     found = portraits.figures()

@@ -17,7 +17,7 @@ import yaml
 from rich.console import Console
 
 from polybeast_moe.errors import UserError
-from polybeast_moe.evaluation import figures
+from polybeast_moe.evaluation import plots
 from polybeast_moe.evaluation.report import PhaseRow, phase_table, print_phase_table, write_report
 from polybeast_moe.evaluation.report_data import read_run
 from polybeast_moe.evaluation.tables import bucket_shares, phase_rows, verdicts
@@ -160,19 +160,19 @@ def test_the_page_is_whole_and_needs_no_network(run_dir: Path) -> None:
     assert all(word in page for word in (*PHASES, "random policy", "Targets", "✗"))
 
 
-def test_the_markdown_twin_has_the_same_numbers_and_its_figures_exist(run_dir: Path) -> None:
+def test_the_markdown_twin_has_the_same_numbers_and_its_plots_exist(run_dir: Path) -> None:
     page = write_report(run_dir).read_text()
     markdown = (run_dir / "report" / "report.md").read_text()
-    figures = re.findall(r"\((\w+\.png)\)", markdown)
-    assert sorted(figures) == sorted(path.name for path in (run_dir / "report").glob("*.png"))
+    plots = re.findall(r"\((\w+\.png)\)", markdown)
+    assert sorted(plots) == sorted(path.name for path in (run_dir / "report").glob("*.png"))
     cells = {cell.strip() for line in markdown.splitlines() if line.startswith("|") for cell in line.split("|")}
     plain = page.replace("&nbsp;", " ")
     assert all(f">{cell}</t" in plain for cell in cells - {"", "---", "---:"})
 
 
-def test_held_out_scores_are_a_curve_of_the_score_figure(run_dir: Path) -> None:
+def test_held_out_scores_are_a_curve_of_the_score_plot(run_dir: Path) -> None:
     def labels() -> list[str]:
-        return list(figures.score_figure(read_run(run_dir)).axes[0].get_legend_handles_labels()[1])
+        return list(plots.score_plot(read_run(run_dir)).axes[0].get_legend_handles_labels()[1])
 
     assert "held-out games" not in labels()
     lines = (run_dir / "metrics.csv").read_text().splitlines()

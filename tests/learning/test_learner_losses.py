@@ -61,7 +61,7 @@ def test_logits_of_experts_without_weight_are_asked_for_only_where_experts_are_c
 
 
 def test_alignment_without_a_graph_is_refused() -> None:
-    with pytest.raises(UserError, match=r"losses.graph_alignment .* gives no graph_prior"):
+    with pytest.raises(UserError, match=r"losses.graph_alignment .* gives no operator_prior"):
         update(make_batch({}), phase(graph_alignment=1.0))
     with pytest.raises(UserError, match=r"losses.graph_smoothing .* gives no graph_moments"):
         update(make_batch({}), phase(graph_smoothing=1.0))

@@ -55,7 +55,7 @@ class TinyPolicy(nn.Module):
             expert_logits=self.experts(features).unflatten(-1, (E, A)),
             state=memory[-1],
             states=memory,
-            graph_prior=torch.sin(features @ torch.ones(3, E)) if self.has_prior else None,
+            operator_prior=torch.sin(features @ torch.ones(3, E)) if self.has_prior else None,
         )
 
 

@@ -136,9 +136,9 @@ def test_the_graphs_prior_comes_as_scores_of_its_own_where_losses_may_want_it(
     policy, seen = policy_of(make_config()), observe(8)
     output = policy(seen)
     prior = policy.graph(seen.conditions).prior
-    assert torch.allclose(output.graph_prior, torch.tanh(prior))  # the bound is 1
-    assert policy.infer(seen).graph_prior is None
-    assert policy_of(make_config(policy={"router": {"operator_prior": False}}))(seen).graph_prior is None
+    assert torch.allclose(output.operator_prior, torch.tanh(prior))  # the bound is 1
+    assert policy.infer(seen).operator_prior is None
+    assert policy_of(make_config(policy={"router": {"operator_prior": False}}))(seen).operator_prior is None
 
 
 @pytest.mark.parametrize("lstm", [0, 8])

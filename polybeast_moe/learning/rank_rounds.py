@@ -1,7 +1,7 @@
-"""How the ranks of a run go through an update together: rank 0 leads, the others are its crew.
+"""How the ranks of a run go through an update together: rank 0 leads, the others follow.
 
 Every update is one round: all ranks collect rollouts, for at most the configured patience, and meet; the lead's order
-says what to do. After an update the crew hands over what its own games showed, and is told what the phase controller
+says what to do. After an update every rank hands over what its own games showed, and is told what the phase controller
 has made of it. The order of collectives is the same on all ranks because each of them answers an order.
 """
 
@@ -40,8 +40,8 @@ class Begin:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """Where a run stands when it begins or goes on: the same on every rank, but for what its snapshot kept of each."""
+class RunState:
+    """The state in which a run begins or goes on: the same on every rank, but for what its snapshot kept of each."""
 
     weights: dict[str, torch.Tensor]
     optimizer: dict[str, Any]
@@ -57,7 +57,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Order:
+class RankOrder:
     """What the lead has all ranks do at a meeting."""
 
     do: Literal["update", "states", "rest", "end"]
@@ -66,19 +66,19 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Hand:
+class RankArrival:
     """What a rank brings to a meeting."""
 
     frames: int
     """Of the rollouts that it has ready; 0: none in time."""
     stop: int = 0
     """The signal that has asked it to stop; 0: none."""
-    order: Order | None = None
+    order: RankOrder | None = None
     """The lead's."""
 
 
 @dataclass(frozen=True)
-class Part:
+class RankUpdate:
     """What a rank's own rollouts showed in one update."""
 
     frames: int
@@ -87,8 +87,8 @@ class Part:
     messages: list[str] = field(default_factory=list)
 
 
-class Crew:
-    """The other ranks, as the lead sees them. Alone, every method does the lead's own part and nothing else."""
+class RankRounds:
+    """The rounds that the lead calls. Alone, every method does the lead's own part and nothing else."""
 
     def __init__(self, ranks: Ranks, patience: float) -> None:
         self.ranks = ranks
@@ -105,7 +105,7 @@ class Crew:
         if self.ranks.size > 1:
             kept = saved.get("ranks", [])
             weights, optimizer = on_host(policy.state_dict()), on_host(learner.optimizer_state())
-            self.ranks.from_lead(Standing(weights, optimizer, learner.version, starts, kept))
+            self.ranks.from_lead(RunState(weights, optimizer, learner.version, starts, kept))
 
     def collect(self, feed: Feed, interrupted: Callable[[], bool]) -> list[Rollout] | None:
         """Collects as the feed does, but gives [] where no whole batch comes within the patience."""
@@ -116,15 +116,15 @@ class Crew:
 
     def update(
         self, learner: Learner, batch: Batch | None, episodes: list[EpisodeRecord], settings: Settings
-    ) -> Part | None:
+    ) -> RankUpdate | None:
         """Has every rank take one step; returns what all rollouts showed together, None where nobody had any."""
         frames = batch.steps * batch.games if batch is not None else 0
         if self.ranks.size == 1:
-            return Part(frames, learner.update(batch, settings), episodes)
-        total = self._meet(Order("update", settings), frames)
+            return RankUpdate(frames, learner.update(batch, settings), episodes)
+        total = self._meet(RankOrder("update", settings), frames)
         if not total:
             return None
-        own = Part(frames, learner.update(batch, settings, frames / total), episodes)
+        own = RankUpdate(frames, learner.update(batch, settings, frames / total), episodes)
         return together(self.ranks.to_lead(own))
 
     def tell(self, settings: Settings, finished: bool) -> None:
@@ -134,7 +134,7 @@ class Crew:
     def rest(self) -> None:
         """Has all games stand still until the next update."""
         if not self._ended:
-            self._meet(Order("rest"))
+            self._meet(RankOrder("rest"))
 
     def pass_on_stop(self, stop: StopRequests) -> None:
         """Stops the run if some rank was asked to."""
@@ -149,7 +149,7 @@ class Crew:
         """
         if self._ended:
             return []
-        self._meet(Order("states"))
+        self._meet(RankOrder("states"))
         own, *others = self.ranks.to_lead({"weights": digest(policy)})
         for rank, state in enumerate(others, start=1):
             if state.pop("weights") != own["weights"]:
@@ -159,13 +159,13 @@ class Crew:
     def end(self) -> None:
         """Sends everybody home. Safe to call twice."""
         if not self._ended:
-            self._meet(Order("end"))
+            self._meet(RankOrder("end"))
             self._ended = True
 
-    def _meet(self, order: Order, frames: int = 0) -> int:
-        hands = self.ranks.everyone(Hand(frames, order=order))
-        self._asked_to_stop = max(hand.stop for hand in hands)
-        return sum(hand.frames for hand in hands) if order.do == "update" else 0
+    def _meet(self, order: RankOrder, frames: int = 0) -> int:
+        arrivals = self.ranks.everyone(RankArrival(frames, order=order))
+        self._asked_to_stop = max(arrival.stop for arrival in arrivals)
+        return sum(arrival.frames for arrival in arrivals) if order.do == "update" else 0
 
 
 def until(patience: float, interrupted: Callable[[], bool]) -> Callable[[], bool]:
@@ -174,7 +174,7 @@ def until(patience: float, interrupted: Callable[[], bool]) -> Callable[[], bool
     return lambda: interrupted() or time.monotonic() > deadline
 
 
-def together(parts: list[Part]) -> Part:
+def together(updates: list[RankUpdate]) -> RankUpdate:
     """Joins what ranks saw: means weighted by frames, usage from everybody's mean alpha, episodes in order of ranks.
 
     The norm of the gradient, whether it was applied, and a rollback are everybody's.
@@ -182,22 +182,22 @@ def together(parts: list[Part]) -> Part:
     Raises:
         RunFailed: ranks do not agree on the gradient that they all applied.
     """
-    if len({repr(part.report.diagnostics["grad_norm"]) for part in parts}) > 1:
-        raise RunFailed("ranks applied different gradients: " + _shown(parts))
-    seen = [part for part in parts if part.frames]
-    total = sum(part.frames for part in seen)
+    if len({repr(update.report.diagnostics["grad_norm"]) for update in updates}) > 1:
+        raise RunFailed("ranks applied different gradients: " + _shown(updates))
+    seen = [update for update in updates if update.frames]
+    total = sum(update.frames for update in seen)
     diagnostics = {
-        key: sum(part.report.diagnostics[key] * part.frames for part in seen) / total
+        key: sum(update.report.diagnostics[key] * update.frames for update in seen) / total
         for key in seen[0].report.diagnostics
     }
     diagnostics["grad_norm"] = seen[0].report.diagnostics["grad_norm"]
-    alphas = [[weight * part.frames / total for weight in part.report.mean_alpha] for part in seen]
+    alphas = [[weight * update.frames / total for weight in update.report.mean_alpha] for update in seen]
     mean_alpha = [sum(column) for column in zip(*alphas, strict=True)]
     diagnostics |= usage(mean_alpha, diagnostics["alpha_entropy"])
     report = seen[0].report._replace(diagnostics=diagnostics, mean_alpha=mean_alpha)
-    episodes = [episode for part in parts for episode in part.episodes]
-    messages = [f"rank {rank}: {line}" for rank, part in enumerate(parts) for line in part.messages]
-    return Part(total, report, episodes, messages)
+    episodes = [episode for update in updates for episode in update.episodes]
+    messages = [f"rank {rank}: {line}" for rank, update in enumerate(updates) for line in update.messages]
+    return RankUpdate(total, report, episodes, messages)
 
 
 def digest(policy: nn.Module) -> str:
@@ -209,5 +209,5 @@ def digest(policy: nn.Module) -> str:
     return found.hexdigest()
 
 
-def _shown(parts: list[Part]) -> str:
-    return ", ".join(f"rank {i} {part.report.diagnostics['grad_norm']!r}" for i, part in enumerate(parts))
+def _shown(updates: list[RankUpdate]) -> str:
+    return ", ".join(f"rank {i} {update.report.diagnostics['grad_norm']!r}" for i, update in enumerate(updates))

@@ -1,4 +1,4 @@
-"""Where the games of an actor stand, as JSON holds it: a few kilobytes of seeds and actions for each."""
+"""Saved games of an actor as JSON holds them: a few kilobytes of seeds and actions for each."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from polybeast_moe import _C
 _MOST_STEPS = 1 << 24
 
 
-def games_to_plain(groups: Sequence[Sequence[_C.Standing]]) -> list[list[dict[str, Any]]]:
+def games_to_plain(groups: Sequence[Sequence[_C.SavedGame]]) -> list[list[dict[str, Any]]]:
     """Returns the games of every group; actions packed, for they are most of it."""
     return [[_to_plain(game) for game in group] for group in groups]
 
 
-def games_from_plain(groups: Sequence[Sequence[Any]], shape: tuple[int, int]) -> list[list[_C.Standing]] | None:
+def games_from_plain(groups: Sequence[Sequence[Any]], shape: tuple[int, int]) -> list[list[_C.SavedGame]] | None:
     """Reverses `games_to_plain`; None when there are not `shape` = (groups, games of each) of them."""
     if (len(groups), *{len(group) for group in groups}) != shape:
         return None
     return [[_from_plain(game) for game in group] for group in groups]
 
 
-def _to_plain(game: _C.Standing) -> dict[str, Any]:
+def _to_plain(game: _C.SavedGame) -> dict[str, Any]:
     if not game.begun:
         return {"next_episode": game.next_episode}
     return {
@@ -37,11 +37,11 @@ def _to_plain(game: _C.Standing) -> dict[str, Any]:
     }
 
 
-def _from_plain(game: dict[str, Any]) -> _C.Standing:
+def _from_plain(game: dict[str, Any]) -> _C.SavedGame:
     begun = "seeds" in game
     core, disp = game["seeds"] if begun else (0, 0)
     packed = game.get("actions")
-    return _C.Standing(
+    return _C.SavedGame(
         next_episode=game["next_episode"],
         begun=begun,
         whole=packed is not None,

@@ -12,7 +12,7 @@
 
 namespace pbm::actor {
 
-struct Player {
+struct PlayedGame {
   using RewardTermsRow = std::array<double, nethack::kRewardTerms.size()>;
 
   std::unique_ptr<RewardTermsRow> reward_terms;  // of the last step, where they are stored; outlives the game

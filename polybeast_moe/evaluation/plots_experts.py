@@ -1,4 +1,4 @@
-"""The figures of a report that show what an evaluation found out about the experts: heat maps and bars."""
+"""The plots of a report that show what an evaluation found out about the experts: heat maps and bars."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SHOWN_ACTIONS = 8
 _SHOWN_OPERATORS = 20
 
 
-def scene_figure(matrix: Mapping[str, Mapping[str, float]]) -> Figure:
+def scene_plot(matrix: Mapping[str, Mapping[str, float]]) -> Figure:
     """Draws the mean alpha of each expert in each scene as a heat map with its numbers."""
     scenes, experts = list(matrix), list(next(iter(matrix.values())))
     values = np.array([[matrix[scene][expert] for expert in experts] for scene in scenes])
@@ -30,7 +30,7 @@ def scene_figure(matrix: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def actions_figure(actions: Mapping[str, Mapping[str, float]], experts: Sequence[str]) -> Figure:
+def actions_plot(actions: Mapping[str, Mapping[str, float]], experts: Sequence[str]) -> Figure:
     """Draws the likeliest actions of each expert, as shares of what it would do where the router trusts it.
 
     `experts`: all of the run's, so that each has the colour here that it has elsewhere.
@@ -53,7 +53,7 @@ def actions_figure(actions: Mapping[str, Mapping[str, float]], experts: Sequence
     return figure
 
 
-def operators_figure(operators: Mapping[str, Mapping[str, float]]) -> Figure:
+def operators_plot(operators: Mapping[str, Mapping[str, float]]) -> Figure:
     """Draws how much of the readout's attention the most attended operators get in each scene, as a heat map."""
     scenes = list(operators)
     largest: dict[str, float] = {}
@@ -70,7 +70,7 @@ def operators_figure(operators: Mapping[str, Mapping[str, float]]) -> Figure:
     return figure
 
 
-def ablation_figure(ablations: Mapping[str, Mapping[str, Any]]) -> Figure:
+def ablation_plot(ablations: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Draws what each change costs in points, and what as much noise costs, with 95 % intervals."""
     names = list(ablations)
     figure, (axes,) = side_by_side(1, 1.2 + 0.45 * len(names))

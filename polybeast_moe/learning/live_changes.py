@@ -1,4 +1,4 @@
-"""What an operator may change in the phase that is going on: hold a scalar, release it, leave the phase. Pure."""
+"""What a human operator may change in the phase that is going on: hold a scalar, release it, leave the phase. Pure."""
 
 from __future__ import annotations
 

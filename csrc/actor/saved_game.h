@@ -1,16 +1,16 @@
-// Where a game stands, so that another process can bring a game there by playing its episode again.
+// A game as a snapshot keeps it: another process can bring a game there by playing its episode again.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#include "actor/player.h"
+#include "actor/played_game.h"
 #include "nethack/game.h"
 
 namespace pbm::actor {
 
-struct Standing {
+struct SavedGame {
   std::uint64_t next_episode = 0;
   bool begun = false;             // the rest says nothing of a game that has not begun
   bool whole = true;              // false: the episode is longer than the actions that were kept
@@ -21,11 +21,11 @@ struct Standing {
   std::uint64_t fingerprint = 0;   // of the observation and the record: what playing it again must give
 };
 
-// Where a player stands; `begun`: its first episode has.
-Standing standing_of(const Player& player, bool begun);
+// What brings another game to where this one is; `begun`: its first episode has.
+SavedGame save_game(const PlayedGame& played, bool begun);
 
-// Plays the episode of a standing again, each action one of `actions`. False when it was not kept whole or does not
-// lead where it led: then the player's next episode must be started.
-bool replay(Player& player, const Standing& standing, std::size_t actions);
+// Plays the episode of a saved game again, each action one of `actions`. False when it was not kept whole or does not
+// lead where it led: then the game's next episode must be started.
+bool replay(PlayedGame& played, const SavedGame& saved, std::size_t actions);
 
 }  // namespace pbm::actor

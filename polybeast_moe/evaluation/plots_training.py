@@ -1,4 +1,4 @@
-"""The figures of a report that show the router, the learner and the machine over the course of a run."""
+"""The plots of a report that show the router, the learner and the machine over the course of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from polybeast_moe.evaluation.plotting import (
     from_zero,
     hatch,
     marker,
-    new_figure,
+    new_plot,
     over_frames,
     phase_spans,
 )
@@ -73,9 +73,9 @@ _MACHINE_COLUMNS: Mapping[str, Sequence[tuple[str, str]]] = {
 }
 
 
-def router_figure(run: RunData) -> Figure:
+def router_plot(run: RunData) -> Figure:
     """Draws entropies, information and temperature over frames."""
-    figure, (above, below) = new_figure(2, 5.6, heights=(2.2, 1))
+    figure, (above, below) = new_plot(2, 5.6, heights=(2.2, 1))
     _curves(above, run, _ROUTER)
     if run.experts:
         limit = float(np.log(len(run.experts)))
@@ -96,9 +96,9 @@ def router_figure(run: RunData) -> Figure:
     return figure
 
 
-def experts_figure(run: RunData) -> Figure:
+def experts_plot(run: RunData) -> Figure:
     """Draws the experts' shares over frames, stacked to 100 %."""
-    figure, (axes,) = new_figure(1, 3.8)
+    figure, (axes,) = new_plot(1, 3.8)
     frames = _millions(run)
     shares = np.array([np.nan_to_num(run.metrics.floats(f"expert_{name}_share")) for name in run.experts])
     if len(frames) == 1:  # an area needs two ends
@@ -114,10 +114,10 @@ def experts_figure(run: RunData) -> Figure:
     return figure
 
 
-def learner_figure(run: RunData) -> Figure:
+def learner_plot(run: RunData) -> Figure:
     """Draws losses, the policy's entropy, what the baseline explains and the gradient's norm over frames."""
     panels = [(label, used) for label, series in _LEARNER if (used := _used(run, series))]
-    figure, drawings = new_figure(len(panels), 1.7 * len(panels) + 0.6)
+    figure, drawings = new_plot(len(panels), 1.7 * len(panels) + 0.6)
     for index, (axes, (label, series)) in enumerate(zip(drawings, panels, strict=True)):
         _curves(axes, run, series)
         axes.set_ylabel(label, fontsize=8)
@@ -126,11 +126,11 @@ def learner_figure(run: RunData) -> Figure:
     return figure
 
 
-def machine_figure(run: RunData) -> Figure:
+def machine_plot(run: RunData) -> Figure:
     """Draws frames a second, how busy each part was, lag, memory and restarts over frames."""
     frames = _millions(run)
     panels = [(name, draw) for name, draw in _MACHINE.items() if _present(run, _MACHINE_COLUMNS[name])]
-    figure, drawings = new_figure(len(panels), 1.7 * len(panels) + 0.6)
+    figure, drawings = new_plot(len(panels), 1.7 * len(panels) + 0.6)
     for index, (axes, (name, scale)) in enumerate(zip(drawings, panels, strict=True)):
         for number, (column, label) in enumerate(_present(run, _MACHINE_COLUMNS[name])):
             values = run.metrics.floats(column) * scale
@@ -144,13 +144,13 @@ def machine_figure(run: RunData) -> Figure:
     return figure
 
 
-def has_learner_figure(run: RunData) -> bool:
-    """Whether the run's metrics hold anything that `learner_figure` shows."""
+def has_learner_plot(run: RunData) -> bool:
+    """Whether the run's metrics hold anything that `learner_plot` shows."""
     return any(_used(run, series) for _, series in _LEARNER)
 
 
-def has_machine_figure(run: RunData) -> bool:
-    """Whether the run's metrics hold anything that `machine_figure` shows."""
+def has_machine_plot(run: RunData) -> bool:
+    """Whether the run's metrics hold anything that `machine_plot` shows."""
     return any(_present(run, series) for series in _MACHINE_COLUMNS.values())
 
 

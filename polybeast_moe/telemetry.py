@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from polybeast_moe.config import RunConfig
-from polybeast_moe.learning.crew import Part
 from polybeast_moe.learning.learner import UpdateReport
 from polybeast_moe.learning.phases import ControllerState, Counters, PhaseEvent, Settings, phase_progress, run_progress
+from polybeast_moe.learning.rank_rounds import RankUpdate
 from polybeast_moe.monitoring.console import Console
 from polybeast_moe.monitoring.make import make_sinks
 from polybeast_moe.monitoring.metrics import MetricsWindow
@@ -20,7 +20,7 @@ from polybeast_moe.monitoring.sinks import Sinks
 from polybeast_moe.monitoring.status import Status
 
 
-class Records:
+class Telemetry:
     """Gathers what the trainer hands over, and gives it to the sinks and the console when that is due.
 
     Attributes:
@@ -57,7 +57,7 @@ class Records:
             if event.key == "phase":
                 self._console.log(f"phase {event.new} begins at {event.frames:,} frames, {event.episodes:,} episodes")
 
-    def learnt(self, seen: Part, settings: Settings, counters: Counters) -> None:
+    def learnt(self, seen: RankUpdate, settings: Settings, counters: Counters) -> None:
         """Takes in what an update showed; `counters` count it already."""
         for line in seen.messages:
             self._console.log(line)
@@ -93,8 +93,8 @@ class Records:
         if due or now - self._row_at >= self._config.monitoring.every_seconds:
             self._row_at = now
             health = {"memory_bytes": self._memory.read(), "restarts": restarts}
-            standing = {**self._standing(settings, counters, now), **health, **self._held_out}
-            self._last_row = self.window.row(updates=counters.updates, **standing)
+            columns = {**self._columns(settings, counters, now), **health, **self._held_out}
+            self._last_row = self.window.row(updates=counters.updates, **columns)
             self._held_out = {}
             self._sinks.metrics(self._last_row)
 
@@ -104,7 +104,7 @@ class Records:
         """Returns where the run stands; `snapshot_at` is when the newest snapshot was taken."""
         now, scores, phases = time.monotonic(), self.window.scores, self._config.phases
         return Status.from_row(
-            {**self._last_row, **self._standing(settings, counters, now)},
+            {**self._last_row, **self._columns(settings, counters, now)},
             self._config.policy.expert_names,
             fraction=run_progress(phases, controller, counters),
             phase_fraction=phase_progress(phases, controller, counters),
@@ -133,7 +133,7 @@ class Records:
         """Writes what is still to be written."""
         self._sinks.close()
 
-    def _standing(self, settings: Settings, counters: Counters, now: float) -> dict[str, Any]:
+    def _columns(self, settings: Settings, counters: Counters, now: float) -> dict[str, Any]:
         """Where the run stands, under the names of `metrics.csv`."""
         return {
             "frames": counters.frames,

@@ -1,4 +1,4 @@
-"""What operators change: holds against schedules, releases, the end of a phase. Everything is an event of theirs."""
+"""What a human operator changes: holds, releases, the end of a phase. Everything is an event `by` them."""
 
 import json
 from dataclasses import replace
@@ -7,7 +7,7 @@ import pytest
 
 from polybeast_moe.config import PhaseConfig
 from polybeast_moe.errors import UserError
-from polybeast_moe.learning.operator import change_curriculum, hold, next_phase, release, reopened
+from polybeast_moe.learning.live_changes import change_curriculum, hold, next_phase, release, reopened
 from polybeast_moe.learning.phases import ControllerState, Counters, advance
 
 PHASES = (

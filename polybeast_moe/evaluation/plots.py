@@ -1,4 +1,4 @@
-"""The figures of a report that show scores. Each function draws from a run's files and returns a Figure."""
+"""The plots of a report that show scores. Each function draws from a run's files and returns matplotlib's Figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from polybeast_moe.evaluation.plotting import (
     from_zero,
     hatch,
     legend_beside,
-    new_figure,
+    new_plot,
     over_frames,
     score_axis,
     score_ticks,
@@ -25,7 +25,7 @@ from polybeast_moe.evaluation.plotting import (
     whisker,
 )
 from polybeast_moe.evaluation.report_data import RunData
-from polybeast_moe.evaluation.score import PARTS
+from polybeast_moe.evaluation.score import SCORE_PARTS
 from polybeast_moe.evaluation.statistics import Floats
 from polybeast_moe.evaluation.tables import (
     BUCKET_NAMES,
@@ -44,9 +44,9 @@ FEW_EPISODES = 10  # the running mean is drawn from here on: the mean of fewer o
 MAX_DOTS = 20_000
 
 
-def score_figure(run: RunData) -> Figure:
+def score_plot(run: RunData) -> Figure:
     """Draws the score of every episode over frames, and the running mean."""
-    figure, (axes,) = new_figure(1, 4.2)
+    figure, (axes,) = new_plot(1, 4.2)
     frames, scores = scores_over_frames(run)
     step = max(1, len(scores) // MAX_DOTS)
     axes.plot(
@@ -76,9 +76,9 @@ def _draw_held_out(axes: Axes, run: RunData) -> None:
         )  # fmt: skip
 
 
-def segments_figure(run: RunData, found: Sequence[Segment]) -> Figure:
+def segments_plot(run: RunData, found: Sequence[Segment]) -> Figure:
     """Draws the mean score ± standard error and the median of each segment over frames."""
-    figure, (axes,) = new_figure(1, 3.4)
+    figure, (axes,) = new_plot(1, 3.4)
     frames = np.array([segment.frames for segment in found]) / 1e6
     means = np.array([segment.mean_score for segment in found])
     errors = np.array([segment.standard_error or 0.0 for segment in found])
@@ -92,9 +92,9 @@ def segments_figure(run: RunData, found: Sequence[Segment]) -> Figure:
     return figure
 
 
-def distribution_figure(run: RunData) -> Figure:
+def distribution_plot(run: RunData) -> Figure:
     """Draws the share of episodes in each score bucket as bars, a group for each bucket."""
-    figure, (axes,) = new_figure(1, 3.8)
+    figure, (axes,) = new_plot(1, 3.8)
     groups = {phase: scores for phase, scores in scores_by_phase(run).items() if len(scores)}
     shares = {f"{phase} ({len(scores)})": 100 * bucket_shares(scores) for phase, scores in groups.items()}
     bars(axes, shares, BUCKET_NAMES)
@@ -104,9 +104,9 @@ def distribution_figure(run: RunData) -> Figure:
     return figure
 
 
-def cdf_figure(run: RunData) -> Figure:
+def cdf_plot(run: RunData) -> Figure:
     """Draws, for each phase, the share of episodes that scored at most so much."""
-    figure, (axes,) = new_figure(1, 3.8)
+    figure, (axes,) = new_plot(1, 3.8)
     for index, (phase, scores) in enumerate(scores_by_phase(run).items()):
         if len(scores):
             draw_cdf(axes, scores, phase, series_colour(phase, index), series_line(phase, index))
@@ -136,11 +136,11 @@ def finish_cdf(axes: Axes) -> None:
     axes.legend(fontsize=8, frameon=False, loc="lower right", handlelength=3.5)
 
 
-def parts_figure(found: Sequence[ScoreParts]) -> Figure:
+def parts_plot(found: Sequence[ScoreParts]) -> Figure:
     """Draws the mean score of each phase, stacked from its parts."""
-    figure, (axes,) = new_figure(1, 3.4)
+    figure, (axes,) = new_plot(1, 3.4)
     bottoms = np.zeros(len(found))
-    for index, name in enumerate(PARTS):
+    for index, name in enumerate(SCORE_PARTS):
         heights = np.array([group.parts[name] for group in found])
         axes.bar(
             range(len(found)), heights, 0.6, bottom=bottoms, label=name, color=colour(index), edgecolor="black",
@@ -153,7 +153,7 @@ def parts_figure(found: Sequence[ScoreParts]) -> Figure:
     return figure
 
 
-def phases_figure(rows: Sequence[PhaseRow]) -> Figure:
+def phases_plot(rows: Sequence[PhaseRow]) -> Figure:
     """Draws the phases beside each other: mean score, spread, maximum and alpha entropy."""
     played = [row for row in rows if row.mean_score is not None]
     panels = (
