@@ -1,9 +1,9 @@
 """The closed loop on alpha entropy. Pure.
 
 It inverts its plant: `matching_temperature` is where the scores of an update's batch would have met the target. The
-logarithm of the temperature goes `gain` of the way to the mean of the last two, at most `_STEP`: two, because an actor's
-two groups of games take turns, each in its own states for long, and what one batch asks for the next one does not.
-Nothing is summed up, so nothing can wind up behind the bounds.
+logarithm of the temperature goes `gain` of the way to the mean of the last two, at most `_STEP`: two, because an
+actor's two groups of games take turns, each in its own states for long, and what one batch asks for the next one does
+not. Nothing is summed up, so nothing can wind up behind the bounds.
 """
 
 from __future__ import annotations

@@ -7,19 +7,23 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import tempfile
+import textwrap
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from waiting import PATIENCE, wait_until
 
+import polybeast_moe
 from polybeast_moe.control import client, inbox
 from polybeast_moe.control.command import command_of
 from polybeast_moe.control.desk import Desk
@@ -27,7 +31,6 @@ from polybeast_moe.control.protocol import (
     ARGUMENTS,
     LONGEST_COMMAND,
     Command,
-    encode_reply,
     parse_command,
     parse_reply,
 )
@@ -223,12 +226,12 @@ def test_a_stranger_is_turned_away(listening) -> None:
         if folder.is_dir() and folder.owner() == "root" and not folder.stat().st_mode & 0o001:
             folder.chmod(folder.stat().st_mode | 0o011)
 
-    def ask() -> bool:
+    ask = """
         with socket.socket(socket.AF_UNIX) as end:
-            end.connect(str(listening.server._path))
-            return b"another user's" in end.recv(1000)
-
-    assert os.waitstatus_to_exitcode(os.waitpid(as_nobody(ask), 0)[1]) == 0
+            end.connect(where)
+            assert b"another user's" in end.recv(1000)
+    """
+    assert as_nobody(ask, listening.server._path).wait() == 0
 
 
 @pytest.fixture
@@ -240,45 +243,48 @@ def open_folder():
     shutil.rmtree(folder)
 
 
-def as_nobody(act: Callable[[], bool]) -> int:
-    """Starts a process that becomes another user and does something; it ends with 0 if that gives True."""
-    child = os.fork()
-    if child == 0:
-        done = False
-        try:
-            os.setuid(65534)
-            done = act()
-        finally:
-            os._exit(not done)
-    return child
+def as_nobody(act: str, where: Path) -> subprocess.Popen[bytes]:
+    """Starts a process that does something as another user, who may not read the package: it is imported before."""
+    imports = """
+        import os, pathlib, socket, sys
+        from polybeast_moe.control import client, inbox
+        from polybeast_moe.control.protocol import Command, encode_reply, parse_command
+        from polybeast_moe.errors import UserError
+        from waiting import wait_until
+        os.setuid(65534)
+        where = sys.argv[1]
+    """
+    code = textwrap.dedent(imports) + textwrap.dedent(act)
+    path = os.pathsep.join(map(str, (Path(polybeast_moe.__file__).parents[1], Path(waiting.__file__).parent)))
+    return subprocess.Popen([sys.executable, "-c", code, str(where)], env={**os.environ, "PYTHONPATH": path})
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_root_reaches_another_users_trainer_through_the_inbox(open_folder: Path) -> None:
-    def train() -> bool:
-        folder = inbox.open_inbox(open_folder)
+    train = """
+        folder = inbox.open_inbox(pathlib.Path(where))
         [(identity, message)] = wait_until(lambda: list(inbox.commands_in(folder)))
         inbox.answer(folder, identity, encode_reply({"heard": parse_command(message).name}))
-        return True
-
-    child = as_nobody(train)
-    wait_until((open_folder / inbox.FOLDER).exists)
-    assert client.send(open_folder, Command("status"), use_inbox=True) == {"heard": "status"}
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    """
+    with as_nobody(train, open_folder) as trainer:
+        wait_until((open_folder / inbox.FOLDER).exists)
+        assert client.send(open_folder, Command("status"), use_inbox=True) == {"heard": "status"}
+        assert trainer.wait() == 0
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_another_users_inbox_is_said_to_be_that(open_folder: Path) -> None:
     inbox.open_inbox(open_folder)
 
-    def ask() -> bool:
+    ask = """
         try:
-            client.send(open_folder, Command("status"), use_inbox=True)
+            client.send(pathlib.Path(where), Command("status"), use_inbox=True)
         except UserError as error:
-            return "its trainer is another user's" in str(error)
-        return False
-
-    assert os.waitstatus_to_exitcode(os.waitpid(as_nobody(ask), 0)[1]) == 0
+            assert "its trainer is another user's" in str(error)
+        else:
+            sys.exit("it was sent")
+    """
+    assert as_nobody(ask, open_folder).wait() == 0
 
 
 def raw(listening, message: bytes) -> bytes:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from polybeast_moe.runtime.standing import games_from_plain, games_to_plain
 from written import Fields, written
 
 from polybeast_moe import _C
 from polybeast_moe.envs.engine import ACTIONS, game_settings
 from polybeast_moe.runtime.rollouts import Rollout, rollout_layout
-from polybeast_moe.runtime.standing import games_from_plain, games_to_plain
 
 GROUPS, GAMES, KEPT = 2, 3, 1000
 SEARCH = ACTIONS.index(ord("s"))
