@@ -3,6 +3,8 @@
     python benchmarks/soak.py --results                  # 60 minutes; writes docs/results/soak.{md,json,png}
     python benchmarks/soak.py --minutes 1 --every 2      # a short one, to see that it works
     python benchmarks/soak.py --config score --keep runs/score --results    # its own curriculum; the run is kept
+    python benchmarks/soak.py --config score --from-weights runs/score --results phases.soak.temperature=0.02 \
+        phases.soak.learning_rate=1e-12             # a trained policy that stays as it is: its play does not change
 
 The run is `polybeast-moe train quickstart` with a curriculum that does not end, or another run with its own
 (`--keep`). Every few seconds the proportional memory (PSS), open descriptors, mappings and threads of each of its
@@ -56,6 +58,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--config", default="quickstart")
     parser.add_argument("--keep", type=Path, metavar="RUN_DIR", help="keep the run there, with its own curriculum")
+    parser.add_argument("--from-weights", metavar="SNAPSHOT", help="begin with a trained policy")
     parser.add_argument("--json", type=Path, help="also write samples and figures here")
     parser.add_argument("--results", action="store_true", help="write docs/results/soak.{md,json,png}")
     return parser.parse_intermixed_args()
@@ -83,6 +86,7 @@ def soak(arguments: argparse.Namespace, folder: Path) -> tuple[list[dict[str, An
     run_dir = arguments.keep or folder / "run"
     endless = "phases=[{name: soak, until: {frames: 1_000_000_000_000}, routing: sparsemax, temperature: 0.5}]"
     command = [sys.executable, "-m", "polybeast_moe", "train", arguments.config, "--run-dir", str(run_dir)]
+    command += ["--from-weights", arguments.from_weights] if arguments.from_weights else []
     command += [] if arguments.keep else [endless, "targets={}"]
     command += ["evaluation.random_episodes=0", *arguments.overrides]
     with (folder / "output.log").open("wb") as log:
