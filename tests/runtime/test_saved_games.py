@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from polybeast_moe.runtime.standing import games_from_plain, games_to_plain
 from written import Fields, written
 
 from polybeast_moe import _C
 from polybeast_moe.envs.engine import ACTIONS, game_settings
 from polybeast_moe.runtime.rollouts import Rollout, rollout_layout
+from polybeast_moe.runtime.saved_games import games_from_plain, games_to_plain
 
 GROUPS, GAMES, KEPT = 2, 3, 1000
 SEARCH = ACTIONS.index(ord("s"))
@@ -57,7 +57,7 @@ def test_restored_games_go_on_as_those_that_never_stopped(make_config, nle_packa
     one, other = (Play(config, nle_package, tmp_path / name) for name in ("one", "other"))
     one.batch(seed)
     one.batch(seed)
-    plain = json.loads(json.dumps(games_to_plain(one.actor.standing())))
+    plain = json.loads(json.dumps(games_to_plain(one.actor.saved_games())))
     games = games_from_plain(plain, (GROUPS, GAMES))
     assert games is not None
     assert other.actor.restore(games) == 0
