@@ -46,23 +46,20 @@ class Interrupted(Exception):
 
 
 class Clock:
-    """Seconds that a run's training commands have taken together, kept in a file: a killed sitting counts too."""
+    """When a run's training commands began and ended, kept in a file: a killed sitting counts too."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        kept = json.loads(file.read_text()) if file.exists() else {"seconds": 0.0, "sittings": 0}
-        self.seconds: float = kept["seconds"]
-        self.sittings: int = kept["sittings"]
+        self.sittings: list[tuple[float, float]] = json.loads(file.read_text()) if file.exists() else []
 
     def watch(self, process: subprocess.Popen[bytes]) -> None:
         """Waits for a sitting's end."""
-        began, before = time.monotonic(), self.seconds
-        self.sittings += 1
+        began, earlier = time.time(), self.sittings
         while True:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(1.0)
-            self.seconds = before + time.monotonic() - began
-            replace_file(self._file, as_json({"seconds": self.seconds, "sittings": self.sittings}))
+            self.sittings = [*earlier, (began, time.time())]
+            replace_file(self._file, as_json(self.sittings))
             if process.returncode is not None:
                 return
 
@@ -116,9 +113,9 @@ def carry_out(plan: Plan, run: Run, folder: Path) -> dict[str, Any]:
         with started([*PROGRAM, *train], log) as process:
             clock.watch(process)
         done(process, log)
-        about |= {"sittings": clock.sittings}
+        about |= {"sittings": len(clock.sittings)}
         last_phase = plan.configuration(run).phases[-1].name
-        figures = row_of(run_dir, last_phase, plan.band, clock.seconds, ended=time.time())
+        figures = row_of(run_dir, last_phase, plan.band, clock.sittings)
         if not figures.pop("finished"):
             raise Interrupted("an operator stopped it")
         with started([*PROGRAM, *evaluate], log) as process:
@@ -128,6 +125,7 @@ def carry_out(plan: Plan, run: Run, folder: Path) -> dict[str, Any]:
         return {**about, "status": "failed", "reason": str(failure)}
     played = json.loads(evaluation.read_text())
     records = played.pop("records")
+    del played["snapshot"]  # a path of this machine
     columns = {key: [record[key] for record in records] for key in ("score", "length", "depth", "turns", "how_done")}
     return {**about, "status": "finished", **figures, "evaluation": played, "episodes_played": columns}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ from polybeast_moe.snapshots import load, newest_good
 BINS = 50  # of a learning curve
 
 
-def row_of(run_dir: Path, last_phase: str, band: tuple[float, float], seconds: float, ended: float) -> dict[str, Any]:
+def row_of(
+    run_dir: Path, last_phase: str, band: tuple[float, float], sittings: Sequence[tuple[float, float]]
+) -> dict[str, Any]:
     """Figures of training, from a run's own files.
 
     Args:
         run_dir: of a run that wrote a row of metrics at every update.
         last_phase: its name.
         band: bounds of alpha entropy in that phase, nats.
-        seconds: that its training commands took together.
-        ended: when the last of them did; what came after the final snapshot (a report) does not count.
+        sittings: when each of its training commands began and ended, seconds since 1970.
 
     Raises:
         RunFailed: it has no good snapshot.
@@ -36,13 +38,18 @@ def row_of(run_dir: Path, last_phase: str, band: tuple[float, float], seconds: f
     metrics, episodes = _columns(run_dir / "metrics.csv"), _columns(run_dir / "episodes.csv")
     return {
         "finished": state["controller"]["finished"],
-        "minutes": (seconds - max(0.0, ended - written)) / 60,
+        "minutes": seconds_until(written, sittings) / 60,
         "frames": int(state["counters"]["frames"]),
         "episodes": int(state["counters"]["episodes"]),
         "updates": int(state["counters"]["updates"]),
         **_in_band(metrics, last_phase, band),
         "curve": _curve(episodes),
     }
+
+
+def seconds_until(written: float, sittings: Sequence[tuple[float, float]]) -> float:
+    """What the sittings took together until the final snapshot was written; what came after it does not count."""
+    return sum(max(0.0, min(ended, written) - began) for began, ended in sittings)
 
 
 def _in_band(metrics: dict[str, list[str]], last_phase: str, band: tuple[float, float]) -> dict[str, Any]:

@@ -152,6 +152,18 @@ def test_intervals_are_students_and_comparisons_are_corrected(modules) -> None:
     assert found["new"].verdict == "too few seeds to tell"
 
 
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        (108.0, 8.0),  # what came after the final snapshot, a report, does not count
+        (1008.0, 18.0),  # nor does the time between two sittings
+        (105.0, 5.0),  # nor a sitting that only found the run at its end
+    ],
+)
+def test_the_minutes_of_a_run_are_those_until_its_final_snapshot(modules, written, seconds):
+    assert modules.curriculum_rows.seconds_until(written, [(100.0, 110.0), (1000.0, 1020.0)]) == seconds
+
+
 def test_runs_survive_a_kill_and_are_judged(modules, plan_file: Path) -> None:
     folder, chosen = plan_file.parent, ("--seeds", "1", "--only", "headline", "frozen")
     (folder / "held").touch()
@@ -172,8 +184,9 @@ def test_runs_survive_a_kill_and_are_judged(modules, plan_file: Path) -> None:
     assert row["updates"] == 100
     assert row["last_phase_updates"] == 95  # every one, also those before the kill
     assert 0 <= row["alpha_entropy_in_band"] <= 1
-    assert row["minutes"] > 0
+    assert 0 < row["minutes"] < 10
     assert len(row["episodes_played"]["score"]) == row["evaluation"]["episodes"] == 6
+    assert "snapshot" not in row["evaluation"]  # a path, of a machine
     assert "scene_information" in row["evaluation"]["specialisation"]
     assert "gates shuffled between scenes" in row["evaluation"]["ablations"]
     assert json.loads((folder / "curriculum" / "frozen-1.json").read_text())["frames"] == 2400
