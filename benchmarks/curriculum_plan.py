@@ -55,6 +55,8 @@ class Plan:
     frozen: str
     expected: Mapping[str, float]
     arms: tuple[Arm, ...]
+    remarks: tuple[str, ...] = ()
+    """Sentences for the page: what rows cannot tell."""
 
     def runs(self) -> Iterator[Run]:
         """Every run, seed after seed: whoever stops early has all arms of the first seeds."""
@@ -111,6 +113,7 @@ def read_plan(file: Path) -> Plan:
                 Arm(name, arm["asks"], arm["length"], arm.get("settings", {}), arm.get("ablate", False))
                 for name, arm in data["arms"].items()
             ),
+            remarks=tuple(data.get("remarks", ())),
         )
     except OSError as error:
         raise UserError(f"plan {file}: cannot be read: {error.strerror}") from None

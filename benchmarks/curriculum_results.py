@@ -8,45 +8,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from curriculum_experts import experts_section
 from curriculum_plan import Arm, Plan, Run
 from curriculum_plot import draw
+from curriculum_statistics import Comparison, compared, over_seeds, resampled, shown
 from results import Measured, machine, write
-from scipy import stats
 
 from polybeast_moe.errors import UserError
-from polybeast_moe.evaluation.statistics import Statistic, bootstrap, interquartile_mean
+from polybeast_moe.evaluation.statistics import interquartile_mean
 
-LEVEL = 0.05
 SHUFFLED = "gates shuffled between scenes"
 Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """An arm's mean score less the reference arm's; `p` is corrected for the number of arms compared."""
-
-    difference: Measured
-    p: float
-
-    @property
-    def verdict(self) -> str:
-        """In words."""
-        if math.isnan(self.p):
-            return "too few seeds to tell"
-        if self.p >= LEVEL:
-            return "no difference shown"
-        return "better" if self.difference.value > 0 else "worse"
-
-    @property
-    def shown_p(self) -> str:
-        """The p-value, `-` where there is none."""
-        return "-" if math.isnan(self.p) else f"{self.p:.3g}"
 
 
 def read_rows(plan: Plan, folder: Path) -> dict[str, Rows]:
@@ -68,49 +45,6 @@ def refuse_other_plans(plan: Plan, folder: Path) -> None:
             raise UserError(f"{file}: there is no such run in {plan.file}; move it away")
         if json.loads(file.read_text())["plan"] != plan.fingerprint(runs[file.name]):
             raise UserError(f"{file}: made by another plan than {plan.file} is now; move it away and run it again")
-
-
-def over_seeds(values: Sequence[float]) -> Measured:
-    """Mean of one figure a seed, and Student's 95 % interval; a single seed has none."""
-    mean = float(np.mean(values)) if values else math.nan
-    if len(values) < 2:
-        return Measured(mean, math.nan, math.nan)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return Measured(mean, mean - half, mean + half)
-
-
-def resampled(values: Sequence[float], statistic: Statistic) -> Measured:
-    """A statistic of one figure a seed, and its percentile bootstrap; a single seed has none."""
-    if len(values) < 2:
-        return Measured(values[0] if values else math.nan, math.nan, math.nan)
-    found = bootstrap(np.asarray(values, dtype=np.float64), statistic)
-    return Measured(found.value, found.low, found.high)
-
-
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """p-values corrected after Holm (1979); what is not a number takes no part."""
-    known = sorted((value, name) for name, value in p.items() if not math.isnan(value))
-    corrected, so_far = dict(p), 0.0
-    for rank, (value, name) in enumerate(known):
-        so_far = max(so_far, min(1.0, value * (len(known) - rank)))
-        corrected[name] = so_far
-    return corrected
-
-
-def compared(scores: Mapping[str, Sequence[float]], reference: str) -> dict[str, Comparison]:
-    """Every arm's seeds' mean scores against the reference arm's."""
-    base, differences, p = scores[reference], {}, {}
-    for name, values in scores.items():
-        if name == reference or not values or not base:
-            continue
-        difference, low, high, p[name] = float(np.mean(values) - np.mean(base)), math.nan, math.nan, math.nan
-        if min(len(values), len(base)) > 1:
-            test = stats.ttest_ind(values, base, equal_var=False)
-            bounds = test.confidence_interval(0.95)
-            low, high, p[name] = float(bounds.low), float(bounds.high), float(test.pvalue)
-        differences[name] = Measured(difference, low, high)
-    corrected = holm(p)
-    return {name: Comparison(difference, corrected[name]) for name, difference in differences.items()}
 
 
 def finished(rows: Rows) -> Rows:
@@ -169,6 +103,7 @@ def publish(plan: Plan, out: Path, command: str) -> int:
             "![Scores while training, and of held-out episodes](curriculum.png)",
             "## Arms\n\n" + _arms_table(plan, rows, comparisons),
             "## What the arms say\n\n" + _answers(plan, comparisons),
+            "## What the experts do\n\n" + experts_section(headline.name, finished(rows[headline.name])),
             "## Every run\n\n" + _runs_table(plan, rows),
         ],
         raw={"rows": "curriculum/ARM-SEED.json", "runs": sum(map(len, rows.values())), "mean_scores": scores},
@@ -183,7 +118,7 @@ def publish(plan: Plan, out: Path, command: str) -> int:
 
 def _introduction(plan: Plan, headline: Arm) -> str:
     config = Path(plan.config).stem
-    return (
+    rules = (
         f"`{config}` trained with {len(plan.seeds)} seeds. Goals are of the arm `{headline.name}`, met when the whole"
         " 95 % interval over training seeds keeps the bound. Every final snapshot plays the same"
         f" {plan.episodes:,} held-out episodes: drawn actions, unshaped score. The other arms are the same"
@@ -191,6 +126,7 @@ def _introduction(plan: Plan, headline: Arm) -> str:
         f" `{plan.compare_with}`: Welch's t-test on the seeds' mean scores, p after Holm. Alpha entropy in band counts"
         " single updates of the last phase."
     )
+    return " ".join([rules, *plan.remarks])
 
 
 def _arms_table(plan: Plan, rows: Mapping[str, Rows], comparisons: Mapping[str, Comparison]) -> str:
@@ -211,19 +147,6 @@ def _arms_table(plan: Plan, rows: Mapping[str, Rows], comparisons: Mapping[str, 
         cells += [shown(beside.difference), beside.shown_p] if beside else ["", ""]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def _median(sample: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return np.asarray(np.median(sample, axis=-1))
-
-
-def shown(figure: Measured) -> str:
-    """A figure with its interval, `-` where there is none."""
-    if math.isnan(figure.value):
-        return "-"
-    digits = 1 if abs(figure.value) >= 10 else 3
-    interval = "" if math.isnan(figure.low) else f" [{figure.low:.{digits}f}, {figure.high:.{digits}f}]"
-    return f"{figure.value:.{digits}f}{interval}"
 
 
 def _answers(plan: Plan, comparisons: Mapping[str, Comparison]) -> str:
@@ -255,3 +178,7 @@ def _runs_table(plan: Plan, rows: Mapping[str, Rows]) -> str:
         )
     missing = [run.name for run in plan.runs() if all(row["seed"] != run.seed for row in rows[run.arm.name])]
     return "\n".join(lines) + (f"\n\nNot yet run: {', '.join(missing)}." if missing else "")
+
+
+def _median(sample: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray(np.median(sample, axis=-1))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,14 @@ from polybeast_moe.errors import UserError
 
 pytestmark = pytest.mark.timeout(900)
 
-MODULES = ("curriculum_plan", "curriculum_rows", "curriculum_plot", "curriculum_results", "curriculum")
+MODULES = (
+    "curriculum_plan",
+    "curriculum_rows",
+    "curriculum_plot",
+    "curriculum_statistics",
+    "curriculum_results",
+    "curriculum",
+)
 PLAN = """\
 config: tiny.yaml
 seeds: [1, 2]
@@ -30,6 +38,7 @@ band: [0.3, 0.5]
 compare_with: frozen
 frozen: frozen
 expected: {training: 100, evaluation: 100}
+remarks: [Frozen runs had company.]
 arms:
   headline: {asks: all of it, length: 1, ablate: true}
   frozen:
@@ -138,7 +147,7 @@ def test_only_runs_of_the_plan_are_chosen(modules, plan_file: Path) -> None:
 
 
 def test_intervals_are_students_and_comparisons_are_corrected(modules) -> None:
-    results = modules.curriculum_results
+    results = modules.curriculum_statistics
     mean, low, high = results.over_seeds([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (mean, low, high) == pytest.approx((3.0, 3 - 2.776445 * math.sqrt(0.5), 3 + 2.776445 * math.sqrt(0.5)))
     assert math.isnan(results.over_seeds([1.0]).low)
@@ -205,6 +214,9 @@ def test_runs_survive_a_kill_and_are_judged(modules, plan_file: Path) -> None:
     assert "| broken | 0 of 2 | - |" in page
     assert "failed: exit code 2" in page
     assert "Not yet run: broken-2." in page
+    assert re.search(r"\| gates shuffled between scenes \| \S+ \[.*\] \| \S+ \[.*\] \| \S+ \[.*\] \|", page)
+    assert "| exploration | " in page
+    assert "of the last phase. Frozen runs had company." in page
     kept = json.loads((folder / "curriculum.json").read_text())
     assert {goal["name"] for goal in kept["goals"]} >= {"mean_score", "curriculum_minutes", "scene_information"}
     assert (folder / "curriculum.png").stat().st_size < 150_000
