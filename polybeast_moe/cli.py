@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -121,6 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SHELL",
         help="for the Tab key: bash, zsh, tcsh",
     )
+    parser.add_argument("--version", action="version", version=f"polybeast-moe {version('polybeast-moe')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, summary, add_arguments in (
         ("train", "train an agent as a configuration says", _add_train),
@@ -129,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         ("report", "write a run's tables, plots and HTML page", _add_report),
         ("evaluate", "play whole episodes and say how they score", _add_evaluate),
         ("watch", "show a game, and what the policy makes of it", _add_watch),
-        ("doctor", "show what this machine has, and what to do about problems", _add_doctor),
+        ("doctor", "show what this machine has, and what to mend", _add_doctor),
     ):
         command = commands.add_parser(
             name,

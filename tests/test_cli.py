@@ -1,5 +1,6 @@
 """The command line: what each command does with a run directory, what it refuses, and that mistakes change nothing."""
 
+import importlib.metadata
 import json
 import os
 import signal
@@ -298,6 +299,13 @@ def test_a_shell_completes_commands_options_and_folders(here):
     """
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:3] == ["evaluate", "--resume-or-start", "runs"], done
+
+
+def test_the_version_is_the_packages(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"polybeast-moe {importlib.metadata.version('polybeast-moe')}\n"
 
 
 def test_the_module_is_the_command():
