@@ -50,7 +50,10 @@ SHOWN = {
     "chaos_runs": ("runs that are killed (`make chaos`)", ("chaos_runs_kills", "chaos_runs_differences")),
     "curriculum": (
         "scores over training seeds (`make results-learning`)",
-        ("curriculum_minutes", "mean_score", "median_score", "usage_entropy"),
+        (
+            *("curriculum_minutes", "mean_score", "median_score", "score_cv", "usage_entropy"),
+            *("scene_information", "between_scene_shuffle_cost"),
+        ),
     ),
     "soak": ("an hour of training (`make soak`)", ("soak_memory_drift", "soak_speed_drift")),
 }
