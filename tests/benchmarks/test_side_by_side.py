@@ -133,10 +133,11 @@ def test_the_page_is_made_of_rows_and_judged_by_goals(modules, folder: Path, mon
     assert call(modules, monkeypatch, "--results", "--out", folder) == 0
     report = json.loads((folder / "benchmarks.json").read_text())
     goals = {goal["name"]: goal for goal in report["goals"]}
-    assert goals["same_net_monobeast"]["measured"] == pytest.approx(6003 / 1003)
+    middle = (modules.plan.read_plan(modules.plan.PLAN).measurement("same_network").rounds + 1) // 2
+    assert goals["same_net_monobeast"]["measured"] == pytest.approx((6000 + middle) / (1000 + middle))
     assert goals["same_net_monobeast"]["met"] is False
     assert goals["plain_loop_reference"]["met"] is True
-    assert goals["async_over_inline"]["measured"] == pytest.approx(6003 / 5503)
+    assert goals["async_over_inline"]["measured"] == pytest.approx((6000 + middle) / (5500 + middle))
     assert goals["memory_per_env"]["measured"] == pytest.approx(1 / 8)
     assert goals["score_30min"]["met"] is True
     assert goals["score_equal_frames"]["met"] is True
